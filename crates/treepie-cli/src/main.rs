@@ -1,0 +1,2 @@
+//! The `treepie` command.
+fn main() {}

@@ -1,0 +1,268 @@
+//! Errors: what happened, where, and what the caller can do next. Context is data, not text.
+
+use std::{fmt, io, path::PathBuf};
+
+use crate::ids::{Lsn, PageId, TreeId};
+
+/// Result of the engine's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the engine can fail with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A call to the operating system failed. `action` names it.
+    #[error("cannot {action} {}: {source}", file.display())]
+    Io {
+        /// The call, as a verb: "open", "write", "sync", …
+        action: &'static str,
+        /// The file or folder.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Stored bytes break their checksum or layout. Restore from a backup, or refetch from a
+    /// replica; `treepie check` lists all damage.
+    #[error("{} is damaged at byte {offset}: {what}; restore it from a backup (`treepie check` lists all damage)", file.display())]
+    Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where the damaged structure begins, in bytes from the start of the file.
+        offset: u64,
+        /// What is wrong with it.
+        what: Damage,
+    },
+    /// The journal misses records that a meta page or a later record vouches for.
+    #[error("the journal in {} has no valid record {missing}, although {evidence}; restore from a backup, or put the missing file back", folder.display())]
+    JournalGap {
+        /// The journal folder.
+        folder: PathBuf,
+        /// The first LSN that is not there.
+        missing: Lsn,
+        /// What proves that it was there.
+        evidence: String,
+    },
+    /// The folder holds no database, and creating one was not asked for.
+    #[error("there is no database in {}; check the path, or create one", path.display())]
+    NotFound {
+        /// The folder that was to be opened.
+        path: PathBuf,
+    },
+    /// The folder holds files, but not a Treepie database.
+    #[error("{} is not a Treepie data file (its first bytes are {found:02x?}); check the path", file.display())]
+    NotADatabase {
+        /// The file that was read.
+        file: PathBuf,
+        /// The bytes where the magic should be.
+        found: [u8; 8],
+    },
+    /// The files were written by a newer Treepie. Upgrade before opening them.
+    #[error("{} has format version {found}, this build reads up to {supported}; upgrade Treepie", file.display())]
+    UnsupportedVersion {
+        /// The file that was read.
+        file: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest version that this build reads.
+        supported: u32,
+    },
+    /// The files need a feature that this build does not have.
+    #[error("{} needs features {found:#x}, this build has {supported:#x}; upgrade Treepie", file.display())]
+    UnsupportedFeatures {
+        /// The file that was read.
+        file: PathBuf,
+        /// Feature bits that it requires.
+        found: u64,
+        /// Feature bits that this build has.
+        supported: u64,
+    },
+    /// The database was created with another page size than the options ask for.
+    #[error("{} has pages of {found} bytes, the options ask for {wanted}; leave the page size out to open it", file.display())]
+    PageSize {
+        /// The data file.
+        file: PathBuf,
+        /// Its page size in bytes.
+        found: usize,
+        /// The page size that was asked for.
+        wanted: usize,
+    },
+    /// Another process, or another handle of this one, has the database open.
+    #[error("{} is already open{}; close it there first", path.display(), owner_text(*owner))]
+    Locked {
+        /// The database folder.
+        path: PathBuf,
+        /// Process id of the owner, where it is known.
+        owner: Option<u32>,
+    },
+    /// An earlier write or sync failed. Reads go on; reopen to write again.
+    #[error(
+        "the database takes no writes since a failed {action}; reads go on; reopen it to write again"
+    )]
+    Poisoned {
+        /// What failed first.
+        action: &'static str,
+    },
+    /// A write was begun inside a write of the same database on the same thread.
+    #[error("a write was begun inside a write of the same database; use the outer transaction")]
+    Reentrant,
+    /// The application name or version stored in the database is not the one asked for.
+    #[error("the database belongs to {found}, not to {wanted}; open it with the right application")]
+    Application {
+        /// Name and version in the database.
+        found: String,
+        /// Name and version that were asked for.
+        wanted: String,
+    },
+    /// No tree has this name.
+    #[error("there is no tree named {}; list the names with `trees`", Printable(name))]
+    UnknownTree {
+        /// The name asked for.
+        name: Vec<u8>,
+    },
+    /// A tree name is empty, too long, or begins with `$`, which belongs to the engine.
+    #[error("{} cannot name a tree: {reason}", Printable(name))]
+    TreeName {
+        /// The name asked for.
+        name: Vec<u8>,
+        /// Why it cannot be used.
+        reason: &'static str,
+    },
+    /// A key is longer than the page size allows.
+    #[error("the key has {len} bytes, the limit with this page size is {max}; shorten the key")]
+    KeyTooLong {
+        /// Length of the key in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A value is longer than the limit.
+    #[error("the value has {len} bytes, the limit is {max}; store it in several entries")]
+    ValueTooLong {
+        /// Length of the value in bytes.
+        len: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// A bound set by an option was reached. The transaction is undone.
+    #[error("the bound `{option}` of {max} is reached: {hint}")]
+    Bound {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        max: u64,
+        /// What can be done.
+        hint: &'static str,
+    },
+    /// The closure of a write gave up; its changes are undone.
+    #[error("the transaction was given up: {0}")]
+    Rejected(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Options that contradict each other or leave their range.
+    #[error("option `{option}`: {reason}")]
+    Options {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Wraps an error of the caller's own, to leave a write closure with: its changes are undone.
+    ///
+    /// ```
+    /// let error = treepie::Error::rejected("the account is empty");
+    /// assert_eq!(error.to_string(), "the transaction was given up: the account is empty");
+    /// ```
+    pub fn rejected(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Rejected(error.into())
+    }
+
+    /// Builds the adapter for `map_err` that gives a failed call its context.
+    pub(crate) fn io(
+        action: &'static str,
+        file: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Error {
+        let file = file.into();
+        move |source| Error::Io { action, file, source }
+    }
+}
+
+/// What is wrong with stored bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// The checksum does not match the bytes.
+    #[error("{structure}: checksum {stored:08x} does not match its bytes ({computed:08x})")]
+    Checksum {
+        /// Which structure.
+        structure: Structure,
+        /// The checksum that is stored.
+        stored: u32,
+        /// The checksum of the bytes.
+        computed: u32,
+    },
+    /// A structure holds a value that it cannot have.
+    #[error("{structure}: {what}")]
+    Layout {
+        /// Which structure.
+        structure: Structure,
+        /// The broken rule.
+        what: &'static str,
+    },
+    /// The file ends before the structure does.
+    #[error("{structure}: the file ends at byte {file_len}")]
+    Short {
+        /// Which structure.
+        structure: Structure,
+        /// Length of the file.
+        file_len: u64,
+    },
+}
+
+impl Damage {
+    pub(crate) fn layout(structure: Structure, what: &'static str) -> Damage {
+        Damage::Layout { structure, what }
+    }
+}
+
+/// A stored structure, named as precisely as its reader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Structure {
+    /// Meta page 0 or 1.
+    Meta(u32),
+    /// A page, and the tree that its header names.
+    Page(PageId, TreeId),
+    /// The header of a journal segment.
+    Segment,
+    /// A record of the journal.
+    Record(Lsn),
+    /// An entry of the catalog.
+    CatalogEntry,
+}
+
+impl fmt::Display for Structure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Structure::Meta(n) => write!(f, "meta page {n}"),
+            Structure::Page(page, TreeId::NONE) => write!(f, "page {page}"),
+            Structure::Page(page, tree) => write!(f, "page {page} of tree {tree}"),
+            Structure::Segment => f.write_str("segment header"),
+            Structure::Record(lsn) => write!(f, "record {lsn}"),
+            Structure::CatalogEntry => f.write_str("catalog entry"),
+        }
+    }
+}
+
+fn owner_text(owner: Option<u32>) -> String {
+    owner.map_or_else(String::new, |pid| format!(" in process {pid}"))
+}
+
+/// Shows bytes as text where they are printable, the others as `\xNN`.
+pub(crate) struct Printable<'a>(pub &'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}

@@ -1,0 +1,9 @@
+//! Bytes and values: every stored structure, one per file, its byte table on top. No I/O, no locks.
+//!
+//! All integers are little-endian and of fixed width. Reserved bytes are zero, and checked.
+//! Nothing here panics on bytes from disk: readers return [`Damage`](crate::error::Damage).
+
+pub mod blocks;
+pub mod bytes;
+pub mod checksum;
+pub mod page;

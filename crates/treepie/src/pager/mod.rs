@@ -1,0 +1,4 @@
+//! Page numbers and pages: which bytes page `n` has at LSN `s`, who may read them, which pages are
+//! free, and what a transaction has changed.
+
+pub mod access;
