@@ -3,7 +3,9 @@
 //! All integers are little-endian and of fixed width. Reserved bytes are zero, and checked.
 //! Nothing here panics on bytes from disk: readers return [`Damage`](crate::error::Damage).
 
+pub mod bitmap;
 pub mod blocks;
 pub mod bytes;
 pub mod checksum;
+pub mod meta;
 pub mod page;

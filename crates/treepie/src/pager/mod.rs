@@ -2,3 +2,9 @@
 //! free, and what a transaction has changed.
 
 pub mod access;
+pub mod directory;
+mod map;
+pub mod pool;
+pub mod readers;
+pub mod space;
+pub mod store;

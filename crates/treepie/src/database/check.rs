@@ -1,0 +1,305 @@
+//! The check: every page reachable exactly once, or free, or fixed; everything else in order.
+//!
+//! It reads one snapshot while the database goes on, verifies the checksum of every page that it
+//! meets (again, if it was verified before), and lists all damage instead of stopping at the first.
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        bitmap::{CATALOG_ROOT, bit_position, bitmap_page, is_fixed, pages_per_group},
+        page::{self, PageKind},
+    },
+    ids::{Lsn, PageId, TreeId},
+    pager::{access::PageRead, store::Pager},
+    tree,
+    txn::{catalog::Catalog, snapshot::{Snapshot, TreeInfo}},
+};
+
+use super::Database;
+
+/// Most problems of one kind that are listed one by one.
+const PROBLEMS_MAX: usize = 10_000;
+
+/// What a check found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// LSN of the state that was checked.
+    pub lsn: Lsn,
+    /// All damage; empty when there is none.
+    pub problems: Vec<Problem>,
+    /// The trees that could be found.
+    pub trees: Vec<TreeInfo>,
+    /// Pages that belong to trees.
+    pub tree_pages: u64,
+    /// Meta pages, bitmaps, the catalog's root.
+    pub fixed_pages: u64,
+    /// Free pages below the highest used one.
+    pub free_pages: u64,
+    /// Entries of all trees, the catalog excepted.
+    pub entries: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The tree, where it is known.
+    pub tree: Option<Vec<u8>>,
+    /// The page, where it is one.
+    pub page: Option<PageId>,
+    /// Where the page begins in the data file, in bytes.
+    pub offset: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(tree) = &self.tree {
+            write!(f, "tree \"{}\": ", tree.escape_ascii())?;
+        }
+        if let (Some(page), Some(offset)) = (self.page, self.offset) {
+            write!(f, "page {page} (byte {offset} of the data file): ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Reads pages at an LSN and verifies them each time.
+struct CheckedPages<'a> {
+    pager: &'a Pager,
+    lsn: Lsn,
+}
+
+impl PageRead for CheckedPages<'_> {
+    fn page_size(&self) -> usize {
+        self.pager.page_size()
+    }
+
+    fn page(&self, id: PageId) -> Result<&[u8]> {
+        let bytes = self.pager.page_verified_again(id, self.lsn)?;
+        match page::kind(bytes) {
+            Some(PageKind::Leaf | PageKind::Branch) => Ok(bytes),
+            _ => Err(self.damaged(id, "neither a leaf nor a branch")),
+        }
+    }
+
+    fn run(&self, id: PageId, value_len: u64) -> Result<&[u8]> {
+        self.pager.page_verified_again(id, self.lsn)?;
+        self.pager.run(id, value_len, self.lsn)
+    }
+
+    fn damaged(&self, id: PageId, what: &'static str) -> Error {
+        self.pager.damaged(id, what)
+    }
+}
+
+/// Pages that were claimed by something, one bit each.
+struct Claims {
+    words: Vec<u64>,
+    page_count: u32,
+    claimed: u64,
+}
+
+impl Claims {
+    fn new(page_count: u32) -> Claims {
+        Claims { words: vec![0; page_count as usize / 64 + 1], page_count, claimed: 0 }
+    }
+
+    /// Claims pages; false when one was claimed before or lies past the end.
+    fn claim(&mut self, first: PageId, len: u32) -> bool {
+        let Some(end) = first.0.checked_add(len).filter(|end| *end <= self.page_count) else {
+            return false;
+        };
+        let mut fresh = true;
+        for page in first.0..end {
+            let (word, bit) = (page as usize / 64, 1 << (page % 64));
+            fresh &= self.words[word] & bit == 0;
+            self.claimed += u64::from(self.words[word] & bit == 0);
+            self.words[word] |= bit;
+        }
+        fresh
+    }
+
+    fn is_claimed(&self, page: u32) -> bool {
+        self.words[page as usize / 64] & (1 << (page % 64)) != 0
+    }
+}
+
+impl Database {
+    /// Checks the whole database as of the newest commit. Takes time in proportion to its size;
+    /// readers and writers go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Bound`], [`Error::Reentrant`]: it could not begin. Damage is in the report.
+    #[track_caller]
+    pub fn check(&self) -> Result<CheckReport> {
+        let core = &*self.shared.core;
+        if crate::txn::write::is_writing(core) {
+            return Err(Error::Reentrant);
+        }
+        let (snapshot, group_count) = {
+            let writer = core.writer.lock();
+            (self.read()?, writer.space.group_count())
+        };
+        Ok(check_snapshot(&core.pager, &snapshot, group_count))
+    }
+
+    /// Pages in use as of a snapshot, by its bitmap pages.
+    pub(super) fn used_pages(&self, snapshot: &Snapshot) -> Result<u64> {
+        let pager = &self.shared.core.pager;
+        let mut used = 0;
+        let file_and_versions = self.shared.core.commits.lock().back().map_or(0, |c| c.page_count);
+        let page_size = pager.page_size();
+        for group in 0..file_and_versions.div_ceil(pages_per_group(page_size)) {
+            match pager.page(bitmap_page(group, page_size), snapshot.lsn()) {
+                Ok(bytes) => {
+                    let bits = &bytes[page::PAGE_HEADER_SIZE..];
+                    used += bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+                }
+                // The group was begun after the snapshot.
+                Err(_) if group > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(used)
+    }
+}
+
+fn check_snapshot(pager: &Pager, snapshot: &Snapshot, group_count: u32) -> CheckReport {
+    let page_size = pager.page_size();
+    let pages = CheckedPages { pager, lsn: snapshot.lsn() };
+    let mut check = Check {
+        pages,
+        claims: Claims::new(group_count * pages_per_group(page_size)),
+        report: CheckReport {
+            lsn: snapshot.lsn(),
+            problems: Vec::new(),
+            trees: Vec::new(),
+            tree_pages: 0,
+            fixed_pages: 0,
+            free_pages: 0,
+            entries: 0,
+        },
+    };
+    check.trees();
+    check.report.tree_pages = check.claims.claimed;
+    check.space(group_count);
+    check.report
+}
+
+struct Check<'a> {
+    pages: CheckedPages<'a>,
+    claims: Claims,
+    report: CheckReport,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, tree: Option<&[u8]>, page: Option<PageId>, what: String) {
+        if self.report.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let offset = page.map(|page| u64::from(page.0) * self.pages.page_size() as u64);
+        let tree = tree.map(<[u8]>::to_vec);
+        self.report.problems.push(Problem { tree, page, offset, what });
+    }
+
+    fn trees(&mut self) {
+        let catalog = match Catalog::open(&self.pages) {
+            Ok(catalog) => catalog,
+            Err(error) => {
+                self.problem(None, Some(CATALOG_ROOT), format!("no tree can be found: {error}"));
+                return;
+            }
+        };
+        self.tree(b"", catalog.state());
+        match catalog.list(&self.pages) {
+            Ok(trees) => {
+                for (name, state) in trees {
+                    self.tree(&name, &state);
+                    self.report.entries += state.entries;
+                    self.report.trees.push(TreeInfo::new(name, &state));
+                }
+            }
+            Err(error) => {
+                self.problem(None, None, format!("some trees cannot be found: {error}"));
+            }
+        }
+    }
+
+    fn tree(&mut self, name: &[u8], state: &tree::TreeState) {
+        let mut problems = Vec::new();
+        let claims = &mut self.claims;
+        tree::check::check(
+            &self.pages,
+            state,
+            &mut |page, len| claims.claim(page, len),
+            &mut problems,
+        );
+        for problem in problems {
+            self.problem(Some(name), problem.page, problem.what);
+        }
+    }
+
+    /// Compares the bitmaps with what was reached.
+    fn space(&mut self, group_count: u32) {
+        let page_size = self.pages.page_size();
+        let group_pages = pages_per_group(page_size);
+        let mut highest_used = 0;
+        for group in 0..group_count {
+            let bitmap = bitmap_page(group, page_size);
+            let bits = match self.pages.pager.page_verified_again(bitmap, self.pages.lsn) {
+                Ok(bytes) if page::kind(bytes) == Some(PageKind::Bitmap) => bytes.to_vec(),
+                Ok(_) => {
+                    let what = "not a free-space bitmap".to_owned();
+                    self.problem(None, Some(bitmap), what);
+                    continue;
+                }
+                Err(error) => {
+                    self.problem(None, Some(bitmap), error.to_string());
+                    continue;
+                }
+            };
+            if page::tree(&bits) != TreeId::NONE {
+                self.problem(None, Some(bitmap), "a bitmap that belongs to a tree".to_owned());
+            }
+            for index in 0..group_pages {
+                let (offset, mask) = bit_position(index);
+                let id = group * group_pages + index;
+                let used = bits[offset] & mask != 0;
+                if used {
+                    highest_used = id;
+                }
+                self.page_use(PageId(id), used);
+            }
+        }
+        let known = self.report.fixed_pages + self.report.tree_pages;
+        self.report.free_pages = u64::from(highest_used + 1).saturating_sub(known);
+    }
+
+    fn page_use(&mut self, id: PageId, used: bool) {
+        let fixed = is_fixed(id, self.pages.page_size());
+        let reached = self.claims.is_claimed(id.0);
+        if fixed && id != CATALOG_ROOT {
+            self.report.fixed_pages += 1;
+            if reached {
+                self.problem(None, Some(id), "a fixed page is part of a tree".to_owned());
+            }
+        }
+        let what = match (used, fixed || reached) {
+            (false, true) => "in use, but marked as free",
+            (true, false) => "marked as used, but nothing leads to it",
+            _ => return,
+        };
+        self.problem(None, Some(id), what.to_owned());
+    }
+}

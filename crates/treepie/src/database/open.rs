@@ -1,0 +1,270 @@
+//! Opening: find or create the files, recover, start the checkpoint.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    checkpoint::{self, Checkpointer},
+    disk::{Disk, LockError, OpenMode},
+    error::{Error, Result},
+    format::meta::{FORMAT_VERSION, Lineage, Meta},
+    ids::{DatabaseId, Lsn},
+    journal::{Journal, JournalConfig, JournalPosition, genesis_chain},
+    limits::PAGE_SIZE_DEFAULT,
+    options::Options,
+    pager::{
+        pool::PoolLimits,
+        store::{Pager, PagerConfig},
+    },
+    recovery::{DATA_FILE, Replay, open_data, read_meta},
+    txn::{
+        catalog::METADATA,
+        core::{Bounds, Core},
+        snapshot::Snapshot,
+        write::WriteTxn,
+    },
+};
+
+use super::{Database, Shared};
+
+const LOCK_FILE: &str = "lock";
+/// Name of the journal's folder.
+pub const JOURNAL_DIR: &str = "journal";
+const NEW_DATA_FILE: &str = "data.new";
+
+const KEY_DATABASE_ID: &str = "database-id";
+const KEY_FORMAT_VERSION: &str = "format-version";
+const KEY_CREATED: &str = "created-us";
+const KEY_APPLICATION: &str = "application-name";
+const KEY_APPLICATION_VERSION: &str = "application-version";
+
+impl Database {
+    pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Database> {
+        let disk = &options.disk;
+        find_or_create_folder(disk, path, options.create)?;
+        let lock_path = path.join(LOCK_FILE);
+        let lock = disk.lock(&lock_path).map_err(|error| match error {
+            LockError::Held(owner) => Error::Locked { path: path.to_owned(), owner },
+            LockError::Io(source) => {
+                Error::Io { action: "lock", file: lock_path.clone(), source }
+            }
+        })?;
+        find_or_create_data(disk, path, options)?;
+        let core = Arc::new(recover(path, options)?.with_lock(lock));
+        initialise(&core, options)?;
+        check_application(&core, options)?;
+        let database = start(core, options)?;
+        if database.shared.core.watermarks.checkpointed() == Lsn(0) {
+            // From now on a journal that is gone is missed.
+            database.checkpoint()?;
+        }
+        Ok(database)
+    }
+}
+
+fn find_or_create_folder(disk: &Arc<dyn Disk>, path: &Path, create: bool) -> Result<()> {
+    if disk.exists(path).map_err(Error::io("look for", path))? {
+        return Ok(());
+    }
+    if !create {
+        return Err(Error::NotFound { path: path.to_owned() });
+    }
+    disk.create_dir(path).map_err(Error::io("create", path))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    disk.sync_dir(&parent).map_err(Error::io("sync", parent))
+}
+
+/// A new data file is made under another name and renamed when it is durable: a half-made one is
+/// never seen.
+fn find_or_create_data(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> Result<()> {
+    let data = path.join(DATA_FILE);
+    if disk.exists(&data).map_err(Error::io("look for", &data))? {
+        return Ok(());
+    }
+    if !options.create {
+        return Err(Error::NotFound { path: path.to_owned() });
+    }
+    refuse_journal_without_data(disk, path)?;
+    let new = path.join(NEW_DATA_FILE);
+    if disk.exists(&new).map_err(Error::io("look for", &new))? {
+        disk.remove(&new).map_err(Error::io("remove", &new))?;
+    }
+    let file = disk.open(&new, OpenMode::CreateNew).map_err(Error::io("create", &new))?;
+    let id = disk.random().map_err(Error::io("draw a database id for", &new))?;
+    let id = DatabaseId::from_random(id);
+    let now = disk.now_us();
+    for generation in [0, 1] {
+        let meta = Meta {
+            generation,
+            lineage: Lineage { database_id: id, ..Lineage::default() },
+            page_size: options.page_size.unwrap_or(PAGE_SIZE_DEFAULT),
+            page_count: 0,
+            checkpoint: Lsn(0),
+            chain: genesis_chain(&id, 0),
+            created_us: now,
+            written_us: now,
+        };
+        let offset = generation * meta.page_size as u64;
+        file.write_at(offset, &meta.encode()).map_err(Error::io("write", &new))?;
+    }
+    file.sync_data().map_err(Error::io("sync", &new))?;
+    drop(file);
+    disk.rename(&new, &data).map_err(Error::io("rename", &new))?;
+    disk.sync_dir(path).map_err(Error::io("sync", path))
+}
+
+/// Creation makes the data file before any segment: segments alone are the rest of a database.
+fn refuse_journal_without_data(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+    let journal = path.join(JOURNAL_DIR);
+    if !disk.exists(&journal).map_err(Error::io("look for", &journal))? {
+        return Ok(());
+    }
+    let names = disk.list(&journal).map_err(Error::io("list", &journal))?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::JournalGap {
+        folder: journal,
+        missing: Lsn(1),
+        evidence: format!("segments are there and the file `{DATA_FILE}` beside them is not"),
+    })
+}
+
+/// From files to a core: meta page, map, replay.
+fn recover(path: &Path, options: &Options) -> Result<Core> {
+    let disk = &options.disk;
+    let (file, data_path) = open_data(disk, path)?;
+    let meta = read_meta(&*file, &data_path)?;
+    if let Some(wanted) = options.page_size
+        && wanted != meta.page_size
+    {
+        return Err(Error::PageSize { file: data_path, found: meta.page_size, wanted });
+    }
+    let pager = PagerConfig {
+        file,
+        path: data_path,
+        scratch_dir: path.to_owned(),
+        page_size: meta.page_size,
+        map_size: options.map_size,
+        pool: PoolLimits {
+            memory_max: options.versions_memory,
+            scratch_max: options.scratch_memory,
+        },
+        readers_max: options.readers_max,
+        visible: meta.checkpoint,
+    };
+    let pager = Arc::new(Pager::open(pager, Arc::clone(disk))?);
+    let config = JournalConfig {
+        disk: Arc::clone(disk),
+        dir: path.join(JOURNAL_DIR),
+        database_id: meta.lineage.database_id,
+        epoch: meta.lineage.epoch,
+        page_size: meta.page_size,
+        segment_size_max: options.journal_segment_size,
+        background: options.background_threads,
+    };
+    let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
+    let mut replay = Replay::new(&pager);
+    let is_fresh = meta.checkpoint == Lsn(0);
+    let (journal, recovered) =
+        Journal::recover(config, from, is_fresh, &mut |record| replay.apply(record))?;
+    let last = recovered.last;
+    pager.registry.publish(last.lsn);
+    let space = replay.finish(last.lsn, meta.page_count)?;
+    tracing::info!(
+        path = %path.display(),
+        checkpoint = meta.checkpoint.0,
+        lsn = last.lsn.0,
+        records = recovered.records,
+        bytes = recovered.bytes,
+        torn_tail = recovered.torn_tail.is_some(),
+        "opened",
+    );
+    let bounds = Bounds {
+        checkpoint_distance: options.checkpoint_distance,
+        journal_max: options.journal_max,
+        compression: options.compression,
+        background: options.background_threads,
+    };
+    Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, last))
+}
+
+/// The first transaction of a database: catalog and `$metadata`. Done again when a creation was cut
+/// off before it was durable.
+fn initialise(core: &Arc<Core>, options: &Options) -> Result<()> {
+    if core.watermarks.committed() > Lsn(0) {
+        return Ok(());
+    }
+    let meta = *core.meta.lock();
+    let mut txn = WriteTxn::begin(core)?;
+    let mut metadata = txn.system_tree(METADATA)?;
+    metadata.insert(KEY_DATABASE_ID, meta.lineage.database_id.0)?;
+    metadata.insert(KEY_FORMAT_VERSION, FORMAT_VERSION.to_le_bytes())?;
+    metadata.insert(KEY_CREATED, meta.created_us.to_le_bytes())?;
+    if let Some((name, version)) = &options.application {
+        metadata.insert(KEY_APPLICATION, name)?;
+        metadata.insert(KEY_APPLICATION_VERSION, version.to_le_bytes())?;
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+/// Compares the stored application with the one asked for; raises the stored version when a newer
+/// application opens its own data.
+fn check_application(core: &Arc<Core>, options: &Options) -> Result<()> {
+    let Some((name, version)) = &options.application else { return Ok(()) };
+    let snapshot = Snapshot::open(core, std::panic::Location::caller())?;
+    let metadata = snapshot.tree(METADATA)?;
+    let found_name = metadata.get(KEY_APPLICATION)?.map(String::from_utf8_lossy);
+    let found_version = metadata
+        .get(KEY_APPLICATION_VERSION)?
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_le_bytes);
+    let (Some(found_name), Some(found_version)) = (&found_name, found_version) else {
+        return Err(Error::Application {
+            found: "no application".to_owned(),
+            wanted: format!("{name} {version}"),
+        });
+    };
+    if found_name != name || found_version > *version {
+        return Err(Error::Application {
+            found: format!("{found_name} {found_version}"),
+            wanted: format!("{name} {version}"),
+        });
+    }
+    if found_version < *version {
+        drop(snapshot);
+        let mut txn = WriteTxn::begin(core)?;
+        txn.system_tree(METADATA)?.insert(KEY_APPLICATION_VERSION, version.to_le_bytes())?;
+        txn.commit()?;
+    }
+    Ok(())
+}
+
+fn start(core: Arc<Core>, options: &Options) -> Result<Database> {
+    let checkpointer = Arc::new(Mutex::new(Checkpointer::default()));
+    let mut database = Shared {
+        core: Arc::clone(&core),
+        checkpointer: Arc::clone(&checkpointer),
+        thread: Mutex::new(None),
+        checkpoint_on_close: options.checkpoint_on_close,
+    };
+    if options.background_threads {
+        let interval = options.checkpoint_interval.max(Duration::from_millis(1));
+        let thread = thread::Builder::new()
+            .name("treepie-checkpoint".to_owned())
+            .spawn(move || checkpoint::run(&core, &checkpointer, interval))
+            .map_err(Error::io("start the checkpoint thread of", &database.core.path))?;
+        database.thread = Mutex::new(Some(thread));
+    }
+    Ok(Database { shared: Arc::new(database) })
+}

@@ -1,0 +1,499 @@
+//! The page directory: for each page, the chain of its versions that are not (only) in the file.
+//!
+//! ```text
+//! table[page / 4096] ──> chunk[page % 4096] ──> version 19 ──> version 12 ──> (the map)
+//!        null: nothing dirty in these 4,096 pages        null: use the map
+//! ```
+//!
+//! A reader at LSN `s` takes the first version with an LSN of at most `s`; where there is none, the
+//! bytes in the map are its page. The look-up takes no lock and writes nothing. Chains are changed
+//! under one mutex, by the writer (who puts new versions in front and takes out what nobody needs)
+//! and by the checkpoint (who takes out what it has written to the file).
+//!
+//! Why a reader may follow the pointers:
+//!
+//! 1. Chunks and nodes are never given back to the allocator while the directory lives; nodes are
+//!    used again, for other versions. Every field is atomic.
+//! 2. A node is used again only with a higher LSN than any reader of that time has. So a reader that
+//!    looks at a node that it was not meant to see finds an LSN above its own and goes on, as it
+//!    would have before.
+//! 3. It may go on into another chain that way. Therefore the look-up of more than one step reads
+//!    `unlinks` before and after, and starts again when versions were taken out meanwhile.
+//! 4. The version that is a reader's answer stays, with its frame, until the reader ends
+//!    ([`Readers::need`](super::readers::Readers::need)).
+
+#![allow(unsafe_code, reason = "lock-free chains of versions that readers follow by pointer")]
+
+use std::{
+    fmt,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{
+        AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release, SeqCst},
+        fence,
+    },
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::ids::{Lsn, PageId};
+
+use super::{
+    pool::{Frame, Origin, Pool},
+    readers::{ReaderEntry, ReaderSlot, Readers, Registry},
+};
+
+const CHUNK_LEN: usize = 4096;
+const TABLE_LEN: usize = (1 << 32) / CHUNK_LEN;
+const NODES_PER_SLAB: usize = 1024;
+/// Until a version is superseded, any LSN above its own may have it as the answer.
+const FOREVER: Lsn = Lsn(u64::MAX);
+
+struct Chunk {
+    slots: [AtomicPtr<Node>; CHUNK_LEN],
+}
+
+struct Node {
+    lsn: AtomicU64,
+    next: AtomicPtr<Node>,
+    /// Null for a page that was freed by this LSN.
+    data: AtomicPtr<u8>,
+    len: AtomicU64,
+    page: AtomicU32,
+    origin: AtomicU8,
+}
+
+/// What a page is at an LSN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The bytes in the map.
+    Map,
+    /// This version: one page, or all pages of a run.
+    Version(Lsn, &'a [u8]),
+    /// Nothing: it is free.
+    Free,
+}
+
+/// What a transaction made of a page.
+#[derive(Debug)]
+pub enum NewVersion {
+    /// These bytes.
+    Frame(Frame),
+    /// It is free now.
+    Free,
+}
+
+/// All versions of all pages.
+pub struct Directory {
+    table: Box<[AtomicPtr<Chunk>]>,
+    unlinks: AtomicU64,
+    chains: Mutex<Chains>,
+}
+
+/// What is known only to those who change chains.
+struct Chains {
+    nodes_free: Vec<NonNull<Node>>,
+    node_slabs: Vec<Box<[Node]>>,
+    /// Chunks that exist, and how many of their chains are not empty.
+    chunks: std::collections::HashMap<usize, (NonNull<Chunk>, usize)>,
+    /// Pages whose chain became not empty since `take_dirty`.
+    dirty: Vec<PageId>,
+    limbo: Vec<Unlinked>,
+    /// What an old reader still needed when it was looked at last.
+    held: Vec<Unlinked>,
+    /// Readers that had ended then, and what was taken out since: looking is paid for by it.
+    held_looked_at: u64,
+    unlinked_since: usize,
+    version_count: usize,
+}
+
+/// A version that was taken out of its chain, and whose answer it may still be.
+struct Unlinked {
+    node: NonNull<Node>,
+    from: Lsn,
+    until: Lsn,
+    epoch: u64,
+}
+
+// SAFETY: nodes and chunks are owned by the directory, whichever thread drops it; their fields are
+// atomic, and the vectors of pointers are used only under the mutex.
+unsafe impl Send for Chains {}
+
+impl Directory {
+    /// A directory in which every page is as the map shows it.
+    pub fn new() -> Directory {
+        Directory {
+            table: zeroed_table(),
+            unlinks: AtomicU64::new(0),
+            chains: Mutex::new(Chains {
+                nodes_free: Vec::new(),
+                node_slabs: Vec::new(),
+                chunks: std::collections::HashMap::new(),
+                dirty: Vec::new(),
+                limbo: Vec::new(),
+                held: Vec::new(),
+                held_looked_at: 0,
+                unlinked_since: 0,
+                version_count: 0,
+            }),
+        }
+    }
+
+    /// Looks up what `page` is at `lsn`.
+    ///
+    /// The caller is registered as a reader of `lsn`, and stays so for as long as it uses the
+    /// bytes: `'a` must not outlive the registration.
+    #[inline(always)]
+    pub fn find<'a>(&self, page: PageId, lsn: Lsn) -> Found<'a> {
+        let index = page.0 as usize;
+        let Some(chunk) = chunk_ref(&self.table[index / CHUNK_LEN]) else { return Found::Map };
+        let slot = &chunk.slots[index % CHUNK_LEN];
+        let Some(head) = node_ref(slot) else { return Found::Map };
+        if head.lsn.load(Acquire) <= lsn.0 {
+            return answer(head);
+        }
+        self.find_older(slot, page, lsn)
+    }
+
+    #[cold]
+    fn find_older<'a>(&self, slot: &AtomicPtr<Node>, page: PageId, lsn: Lsn) -> Found<'a> {
+        loop {
+            let unlinks = self.unlinks.load(Acquire);
+            let mut next = slot;
+            let mut found = None;
+            for steps in 1_usize.. {
+                let Some(node) = node_ref(next) else { break };
+                if node.lsn.load(Acquire) <= lsn.0 {
+                    found = Some(node);
+                    break;
+                }
+                if steps % 64 == 0 && self.unlinks.load(Acquire) != unlinks {
+                    break;
+                }
+                next = &node.next;
+            }
+            fence(Acquire);
+            if self.unlinks.load(Relaxed) == unlinks {
+                let Some(node) = found else { return Found::Map };
+                assert_eq!(node.page.load(Relaxed), page.0, "a chain holds another page's version");
+                return answer(node);
+            }
+        }
+    }
+
+    /// Takes the lock that whoever changes chains holds; not held across I/O. The readers are
+    /// looked at under it: whoever registers under it too is seen by every later change.
+    pub fn change<'a>(&'a self, registry: &'a Registry) -> Change<'a> {
+        let chains = self.chains.lock();
+        Change { directory: self, chains, registry, readers: registry.readers() }
+    }
+}
+
+/// The right to change chains.
+pub struct Change<'a> {
+    directory: &'a Directory,
+    chains: MutexGuard<'a, Chains>,
+    registry: &'a Registry,
+    readers: Readers,
+}
+
+impl Change<'_> {
+    /// Registers a reader of the oldest LSN that is read now, and returns it: every version that is
+    /// an answer there is still in its chain, and stays until the reader is removed.
+    ///
+    /// # Errors
+    /// [`Error::Bound`](crate::Error::Bound) when all slots are taken.
+    pub fn add_oldest_reader(
+        &self,
+        now_us: u64,
+        location: &'static std::panic::Location<'static>,
+    ) -> crate::Result<ReaderSlot> {
+        self.registry.add_at(self.registry.oldest(), now_us, location)
+    }
+
+    /// Puts a new version in front of a page's chain. A page without a chain that is freed needs
+    /// none: readers of older states see it in the map.
+    ///
+    /// # Panics
+    /// If the chain has a version of this LSN or a later one.
+    pub fn push(&mut self, page: PageId, lsn: Lsn, version: NewVersion) {
+        let chunk = self.chunk(page);
+        let slot = &chunk.slots[page.0 as usize % CHUNK_LEN];
+        let head = slot.load(Relaxed);
+        let frame = match version {
+            NewVersion::Frame(frame) => Some(frame),
+            NewVersion::Free if head.is_null() => return,
+            NewVersion::Free => None,
+        };
+        if let Some(before) = node_ref(slot) {
+            let before = before.lsn.load(Relaxed);
+            assert!(before < lsn.0, "page {page}: version {lsn} after version {before}");
+        } else {
+            self.chain_begins(page);
+        }
+        let node = self.new_node();
+        fill(node_at(node), page, lsn, frame, head);
+        slot.store(node.as_ptr(), Release);
+        self.chains.version_count += 1;
+        self.prune(node);
+    }
+
+    /// Takes the versions behind `front` out that no reader has as its answer, now or later.
+    fn prune(&mut self, front: NonNull<Node>) {
+        let mut newer = front;
+        while let Some(node) = NonNull::new(node_at(newer).next.load(Relaxed)) {
+            let (from, until) = (lsn_of(node), lsn_of(newer));
+            // Readers to come are at the visible LSN or above.
+            if until > self.readers.visible() || self.readers.need(from, until, u64::MAX) {
+                newer = node;
+                continue;
+            }
+            node_at(newer).next.store(node_at(node).next.load(Relaxed), Release);
+            self.unlink(node, from, until);
+        }
+    }
+
+    /// Takes all versions of at most `lsn` out of a page's chain: the file has what is left to see.
+    /// Returns whether newer versions remain.
+    pub fn cut(&mut self, page: PageId, lsn: Lsn) -> bool {
+        let chunk = self.chunk(page);
+        let slot = &chunk.slots[page.0 as usize % CHUNK_LEN];
+        let was_empty = slot.load(Relaxed).is_null();
+        let mut link = slot;
+        let mut until = FOREVER;
+        while let Some(node) = node_ref(link) {
+            let node_lsn = Lsn(node.lsn.load(Relaxed));
+            if node_lsn <= lsn {
+                break;
+            }
+            until = node_lsn;
+            link = &node.next;
+        }
+        let mut rest = link.swap(null_mut(), Release);
+        while let Some(node) = NonNull::new(rest) {
+            let from = lsn_of(node);
+            rest = node_at(node).next.load(Relaxed);
+            self.unlink(node, from, until);
+            until = from;
+        }
+        let empty = slot.load(Relaxed).is_null();
+        if empty && !was_empty {
+            self.chain_ends(page);
+        }
+        !empty
+    }
+
+    fn unlink(&mut self, node: NonNull<Node>, from: Lsn, until: Lsn) {
+        self.chains.version_count -= 1;
+        // The epoch is filled in when the change ends.
+        self.chains.limbo.push(Unlinked { node, from, until, epoch: 0 });
+    }
+
+    /// Pages whose chains are not empty and that no earlier call returned.
+    pub fn take_dirty(&mut self) -> Vec<PageId> {
+        std::mem::take(&mut self.chains.dirty)
+    }
+
+    /// Gives pages back that the checkpoint could not finish.
+    pub fn keep_dirty(&mut self, pages: impl IntoIterator<Item = PageId>) {
+        self.chains.dirty.extend(pages);
+    }
+
+    /// How many versions are in chains.
+    pub fn version_count(&self) -> usize {
+        self.chains.version_count
+    }
+
+    /// Bytes of the versions that an old reader keeps in memory although their chains ended.
+    pub fn held_bytes(&self) -> u64 {
+        self.chains.held.iter().map(|item| node_at(item.node).len.load(Relaxed)).sum()
+    }
+
+    /// For each of `readers` (ascending by LSN), the bytes of the versions that go when it ends:
+    /// those in limbo that it needs, and those whose successor no other reader is below.
+    pub fn pinned_bytes(&self, readers: &[ReaderEntry]) -> Vec<u64> {
+        let mut pinned = vec![0; readers.len()];
+        for item in &self.chains.held {
+            let start = readers.partition_point(|reader| reader.lsn < item.from);
+            if let Some(reader) = readers.get(start).filter(|reader| reader.lsn < item.until) {
+                let len = node_at(item.node).len.load(Relaxed);
+                let end = readers.partition_point(|other| other.lsn <= reader.lsn);
+                pinned[start..end].iter_mut().for_each(|bytes| *bytes += len);
+            }
+        }
+        pinned
+    }
+
+    /// Ends the change: what was taken out, and is no reader's answer, goes back to the pool. What
+    /// old readers hold is looked at again when any of them has ended, at once if `thorough`.
+    pub fn finish(mut self, pool: &Pool, thorough: bool) {
+        let registry = self.registry;
+        let chains = &mut *self.chains;
+        if !chains.limbo.is_empty() {
+            // Order matters: the count rises before any node is used again (`find_older`), the
+            // epoch closes before the readers are looked at (`Registry::add`).
+            self.directory.unlinks.fetch_add(1, SeqCst);
+        }
+        let epoch = registry.close_epoch();
+        let ended = registry.ended();
+        let readers = registry.readers();
+        let mut unlinked = std::mem::take(&mut chains.limbo);
+        unlinked.iter_mut().for_each(|item| item.epoch = epoch);
+        chains.unlinked_since += unlinked.len() + 1;
+        let due = thorough || chains.unlinked_since >= chains.held.len();
+        if due && chains.held_looked_at != ended {
+            unlinked.append(&mut chains.held);
+            chains.held_looked_at = ended;
+            chains.unlinked_since = 0;
+        }
+        for item in unlinked.drain(..) {
+            if readers.need(item.from, item.until, item.epoch) {
+                chains.held.push(item);
+            } else {
+                recycle(item.node, pool);
+                chains.nodes_free.push(item.node);
+            }
+        }
+        chains.limbo = unlinked;
+    }
+
+    fn chunk<'c>(&mut self, page: PageId) -> &'c Chunk {
+        let index = page.0 as usize / CHUNK_LEN;
+        let (chunk, _) = *self.chains.chunks.entry(index).or_insert_with(|| (zeroed_chunk(), 0));
+        // SAFETY: chunks live as long as the directory, and this change no longer than that.
+        unsafe { chunk.as_ref() }
+    }
+
+    fn chain_begins(&mut self, page: PageId) {
+        let index = page.0 as usize / CHUNK_LEN;
+        let (chunk, live) = self.chains.chunks.get_mut(&index).expect("the chunk was just made");
+        *live += 1;
+        self.directory.table[index].store(chunk.as_ptr(), Release);
+        self.chains.dirty.push(page);
+    }
+
+    fn chain_ends(&mut self, page: PageId) {
+        let index = page.0 as usize / CHUNK_LEN;
+        let (_, live) = self.chains.chunks.get_mut(&index).expect("the chunk holds a chain");
+        *live -= 1;
+        if *live == 0 {
+            self.directory.table[index].store(null_mut(), Release);
+        }
+    }
+
+    fn new_node(&mut self) -> NonNull<Node> {
+        if let Some(node) = self.chains.nodes_free.pop() {
+            return node;
+        }
+        let slab: Box<[Node]> = (0..NODES_PER_SLAB).map(|_| Node::empty()).collect();
+        self.chains.nodes_free.extend(slab.iter().map(NonNull::from));
+        self.chains.node_slabs.push(slab);
+        self.chains.nodes_free.pop().expect("a slab was just added")
+    }
+}
+
+impl Node {
+    fn empty() -> Node {
+        Node {
+            lsn: AtomicU64::new(u64::MAX),
+            next: AtomicPtr::new(null_mut()),
+            data: AtomicPtr::new(null_mut()),
+            len: AtomicU64::new(0),
+            page: AtomicU32::new(0),
+            origin: AtomicU8::new(0),
+        }
+    }
+}
+
+/// Makes a node that nobody can reach yet a version. Its LSN goes first: a reader that still looks
+/// at it from its life before must find one above its own.
+fn fill(node: &Node, page: PageId, lsn: Lsn, frame: Option<Frame>, next: *mut Node) {
+    node.lsn.store(lsn.0, Release);
+    node.page.store(page.0, Relaxed);
+    node.next.store(next, Release);
+    let (data, len, origin) = match frame {
+        Some(frame) => (frame.data.as_ptr(), frame.len as u64, frame.origin),
+        None => (null_mut(), 0, Origin::Slab),
+    };
+    node.data.store(data, Relaxed);
+    node.len.store(len, Relaxed);
+    node.origin.store(origin as u8, Relaxed);
+}
+
+/// Gives the frame of a version back to the pool.
+fn recycle(node: NonNull<Node>, pool: &Pool) {
+    let node = node_at(node);
+    let Some(data) = NonNull::new(node.data.swap(null_mut(), Relaxed)) else { return };
+    let origin = match node.origin.load(Relaxed) {
+        0 => Origin::Slab,
+        1 => Origin::Scratch,
+        2 => Origin::Run,
+        _ => Origin::ScratchRun,
+    };
+    pool.release(Frame { data, len: node.len.load(Relaxed) as usize, origin });
+}
+
+fn lsn_of(node: NonNull<Node>) -> Lsn {
+    Lsn(node_at(node).lsn.load(Relaxed))
+}
+
+#[inline(always)]
+fn answer<'a>(node: &Node) -> Found<'a> {
+    let data = node.data.load(Acquire);
+    if data.is_null() {
+        return Found::Free;
+    }
+    let len = node.len.load(Relaxed) as usize;
+    // SAFETY: the node is the caller's answer, and the caller is registered: its frame stays until
+    // the registration ends (`find`), and nobody writes to a frame once it is a version.
+    let bytes = unsafe { std::slice::from_raw_parts(data, len) };
+    Found::Version(Lsn(node.lsn.load(Relaxed)), bytes)
+}
+
+#[inline(always)]
+fn chunk_ref<'a>(slot: &AtomicPtr<Chunk>) -> Option<&'a Chunk> {
+    // SAFETY: the table holds null or a chunk, which lives as long as the directory; the reference
+    // is used only inside calls on the directory.
+    unsafe { slot.load(Acquire).as_ref() }
+}
+
+#[inline(always)]
+fn node_ref<'a>(slot: &AtomicPtr<Node>) -> Option<&'a Node> {
+    // SAFETY: slots and links hold null or a node, which lives as long as the directory; the
+    // reference is used only inside calls on the directory.
+    unsafe { slot.load(Acquire).as_ref() }
+}
+
+fn node_at<'a>(node: NonNull<Node>) -> &'a Node {
+    // SAFETY: as in `node_ref`.
+    unsafe { node.as_ref() }
+}
+
+fn zeroed_table() -> Box<[AtomicPtr<Chunk>]> {
+    let table = Box::<[AtomicPtr<Chunk>]>::new_zeroed_slice(TABLE_LEN);
+    // SAFETY: zeros are null pointers. The pages of the 8 MiB come into being as they are touched.
+    unsafe { table.assume_init() }
+}
+
+fn zeroed_chunk() -> NonNull<Chunk> {
+    let chunk = Box::<Chunk>::new_zeroed();
+    // SAFETY: zeros are null pointers.
+    let chunk = unsafe { chunk.assume_init() };
+    NonNull::from(Box::leak(chunk))
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        for (chunk, _) in self.chains.get_mut().chunks.values() {
+            // SAFETY: made by `zeroed_chunk` with the layout of a box; nobody looks anything up
+            // while the directory is dropped.
+            drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+        }
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
+    }
+}

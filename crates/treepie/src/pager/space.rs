@@ -1,0 +1,292 @@
+//! The space map: which pages are used, mirrored in memory from the bitmap pages.
+//!
+//! One bit per page (16 MiB of memory for a file of 1 TiB), and for each zone of 4,096 pages how many
+//! are free, so that a search passes over full zones. Allocation takes the lowest free page or the
+//! lowest run that is long enough: files stay compact, and neighbours are written together. Only the
+//! writer has the map; it tells a transaction which bitmap pages to change.
+//!
+//! Allocating a used page and freeing a free one are our own errors: asserted, always.
+
+use crate::{
+    format::bitmap::{GROUPS_PER_REGION, is_fixed, pages_per_group, pages_per_region},
+    ids::PageId,
+    limits::PAGE_COUNT_MAX,
+};
+
+const ZONE_WORDS: usize = 64;
+
+/// Used and free pages.
+#[derive(Debug)]
+pub struct Space {
+    page_size: usize,
+    /// Bit set: used. Pages beyond are free.
+    words: Vec<u64>,
+    /// Free pages of each zone of 64 words.
+    zones: Vec<u16>,
+    /// No free page is below this word.
+    first_free_word: usize,
+    /// Groups whose bitmap pages exist.
+    group_count: u32,
+    used_count: u64,
+}
+
+impl Space {
+    /// The map of a file in which only the fixed pages are used, and no bitmap page exists.
+    pub fn new(page_size: usize) -> Space {
+        Space {
+            page_size,
+            words: Vec::new(),
+            zones: Vec::new(),
+            first_free_word: 0,
+            group_count: 0,
+            used_count: 0,
+        }
+    }
+
+    /// Groups whose bitmap pages exist.
+    pub fn group_count(&self) -> u32 {
+        self.group_count
+    }
+
+    /// One past the highest page that any group covers with a used page below: what the file must
+    /// hold at most.
+    pub fn page_count(&self) -> u32 {
+        let word = self.words.iter().rposition(|&word| word != 0);
+        word.map_or(0, |index| index as u32 * 64 + 64 - self.words[index].leading_zeros())
+    }
+
+    /// Pages in use, fixed ones included.
+    pub fn used_count(&self) -> u64 {
+        self.used_count
+    }
+
+    /// The group that covers a page.
+    pub fn group_of(&self, page: PageId) -> u32 {
+        page.0 / pages_per_group(self.page_size)
+    }
+
+    /// Adds the next group from the bits of its bitmap page, as `format::bitmap` has them.
+    pub fn load_group(&mut self, bits: &[u8]) {
+        let first = self.group_count * pages_per_group(self.page_size);
+        self.group_count += 1;
+        self.extend(first + pages_per_group(self.page_size));
+        for (index, byte) in bits.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+            for bit in (0..8).filter(|bit| byte & (1 << bit) != 0) {
+                self.set(first + index as u32 * 8 + bit);
+            }
+        }
+    }
+
+    /// Adds the next group, whose fixed pages alone are used. Returns these pages.
+    pub fn begin_group(&mut self) -> impl Iterator<Item = PageId> + use<> {
+        let page_size = self.page_size;
+        let first = self.group_count * pages_per_group(page_size);
+        self.group_count += 1;
+        self.extend(first + pages_per_group(page_size));
+        let fixed = (first..first + 2 + GROUPS_PER_REGION + 1)
+            .map(PageId)
+            .filter(move |page| is_fixed(*page, page_size));
+        fixed.clone().for_each(|page| self.set(page.0));
+        fixed
+    }
+
+    /// Takes the last groups back that `begin_group` added, until `group_count` are left.
+    pub fn end_groups(&mut self, group_count: u32) {
+        let page_count = group_count * pages_per_group(self.page_size);
+        for page in page_count..self.words.len() as u32 * 64 {
+            if self.is_used(PageId(page)) {
+                self.clear(page);
+            }
+        }
+        let words = page_count as usize / 64;
+        self.words.truncate(words);
+        self.zones.truncate(words / ZONE_WORDS);
+        self.extend(page_count);
+        self.group_count = group_count;
+        self.first_free_word = 0;
+    }
+
+    fn extend(&mut self, page_count: u32) {
+        let words = page_count as usize / 64;
+        let whole_zones = self.words.len() / ZONE_WORDS;
+        self.words.resize(words, 0);
+        self.zones.truncate(whole_zones);
+        for zone in whole_zones..words.div_ceil(ZONE_WORDS) {
+            self.zones.push(self.count_zone(zone));
+        }
+    }
+
+    fn count_zone(&self, zone: usize) -> u16 {
+        let end = self.words.len().min((zone + 1) * ZONE_WORDS);
+        self.words[zone * ZONE_WORDS..end].iter().map(|word| word.count_zeros() as u16).sum()
+    }
+
+    /// Whether the page is in use.
+    pub fn is_used(&self, page: PageId) -> bool {
+        let word = self.words.get(page.0 as usize / 64).copied().unwrap_or(0);
+        word & (1 << (page.0 % 64)) != 0
+    }
+
+    /// The lowest run of `len` free pages that does not cross a region's bitmap pages, below the
+    /// end of the groups that exist; `None` when groups must be added first.
+    pub fn find(&mut self, len: u32) -> Option<PageId> {
+        if len == 1 { self.find_page() } else { self.find_run(len) }
+    }
+
+    fn find_page(&mut self) -> Option<PageId> {
+        let mut index = self.first_free_word;
+        while index < self.words.len() {
+            if self.zones[index / ZONE_WORDS] == 0 {
+                index = (index / ZONE_WORDS + 1) * ZONE_WORDS;
+                continue;
+            }
+            if self.words[index] != u64::MAX {
+                self.first_free_word = index;
+                return Some(PageId(index as u32 * 64 + self.words[index].trailing_ones()));
+            }
+            index += 1;
+        }
+        self.first_free_word = self.words.len();
+        None
+    }
+
+    fn find_run(&self, len: u32) -> Option<PageId> {
+        let (mut start, mut run) = (0, 0);
+        let mut index = self.first_free_word;
+        while index < self.words.len() {
+            if self.zones[index / ZONE_WORDS] == 0 {
+                run = 0;
+                index = (index / ZONE_WORDS + 1) * ZONE_WORDS;
+                continue;
+            }
+            let mut word = self.words[index];
+            let mut left = 64;
+            while left > 0 {
+                let free = word.trailing_zeros().min(left);
+                if run == 0 {
+                    start = index as u32 * 64 + 64 - left;
+                }
+                run += free;
+                if run >= len {
+                    return Some(PageId(start));
+                }
+                left -= free;
+                if left == 0 {
+                    break;
+                }
+                let used = (word >> free).trailing_ones().min(left);
+                run = 0;
+                left -= used;
+                word = if left == 0 { 0 } else { word >> free >> used };
+            }
+            index += 1;
+        }
+        None
+    }
+
+    /// Marks free pages as used.
+    ///
+    /// # Panics
+    /// If one of them is used.
+    pub fn take(&mut self, first: PageId, len: u32) {
+        for page in first.0..first.0 + len {
+            assert!(!self.is_used(PageId(page)), "page {page} is allocated already");
+            self.set(page);
+        }
+    }
+
+    /// Marks used pages as free.
+    ///
+    /// # Panics
+    /// If one of them is free, or a fixed page.
+    pub fn give(&mut self, first: PageId, len: u32) {
+        for page in first.0..first.0 + len {
+            assert!(self.is_used(PageId(page)), "page {page} is free already");
+            assert!(!is_fixed(PageId(page), self.page_size), "page {page} is a fixed page");
+            self.clear(page);
+        }
+    }
+
+    fn set(&mut self, page: u32) {
+        let index = page as usize / 64;
+        self.words[index] |= 1 << (page % 64);
+        self.zones[index / ZONE_WORDS] -= 1;
+        self.used_count += 1;
+    }
+
+    fn clear(&mut self, page: u32) {
+        let index = page as usize / 64;
+        self.words[index] &= !(1 << (page % 64));
+        self.zones[index / ZONE_WORDS] += 1;
+        self.used_count -= 1;
+        self.first_free_word = self.first_free_word.min(index);
+    }
+
+    /// Whether another group can be added.
+    pub fn can_grow(&self) -> bool {
+        let end = u64::from(self.group_count + 1) * u64::from(pages_per_group(self.page_size));
+        end <= u64::from(PAGE_COUNT_MAX)
+    }
+
+    /// Longest run that can ever be found.
+    pub fn run_len_max(&self) -> u32 {
+        pages_per_region(self.page_size) - CATALOG_AND_META
+    }
+}
+
+const CATALOG_AND_META: u32 = 2 + GROUPS_PER_REGION + 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_page_is_taken_and_a_freed_one_at_once_again() {
+        let mut space = Space::new(4096);
+        assert_eq!(space.find(1), None);
+        assert_eq!(space.begin_group().count(), 19);
+        assert_eq!(space.find(1), Some(PageId(19)));
+        space.take(PageId(19), 1);
+        space.take(PageId(20), 1);
+        space.give(PageId(19), 1);
+        assert_eq!(space.find(1), Some(PageId(19)));
+        assert_eq!((space.page_count(), space.used_count()), (21, 20));
+    }
+
+    #[test]
+    fn runs_are_found_between_used_pages_and_across_words_and_zones() {
+        let mut space = Space::new(4096);
+        let _ = space.begin_group();
+        space.take(PageId(70), 1);
+        assert_eq!(space.find(51), Some(PageId(19)));
+        assert_eq!(space.find(52), Some(PageId(71)));
+        space.take(PageId(71), 5000);
+        assert_eq!(space.find(60), Some(PageId(5071)));
+        assert_eq!(space.find(30_000), None);
+        let _ = space.begin_group();
+        assert_eq!(space.find(30_000), Some(PageId(5071)));
+    }
+
+    #[test]
+    fn groups_come_back_from_their_bits_and_can_be_taken_back() {
+        let mut space = Space::new(4096);
+        let mut bits = vec![0; 4064];
+        bits[2] = 0b1000_0001;
+        space.load_group(&bits);
+        assert!(space.is_used(PageId(16)) && space.is_used(PageId(23)));
+        assert_eq!((space.used_count(), space.page_count()), (2, 24));
+        let _ = space.begin_group();
+        space.take(PageId(40_000), 1);
+        space.end_groups(1);
+        assert_eq!((space.used_count(), space.page_count(), space.group_count()), (2, 24, 1));
+        assert_eq!(space.find(1), Some(PageId(0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "page 20 is free already")]
+    fn freeing_a_free_page_is_an_assertion() {
+        let mut space = Space::new(4096);
+        let _ = space.begin_group();
+        space.give(PageId(20), 1);
+    }
+}

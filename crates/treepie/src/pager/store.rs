@@ -1,0 +1,368 @@
+//! The pager: the data file, its map, and the versions of pages that are not in it yet.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::*},
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    disk::{Disk, DiskFile},
+    error::{Damage, Error, Result, Structure},
+    format::{
+        node, overflow,
+        page::{self, PageKind},
+    },
+    ids::{Lsn, PageId, TreeId},
+    limits::PAGE_COUNT_MAX,
+};
+
+use super::{
+    directory::{Directory, Found},
+    map::MapCell,
+    pool::{Pool, PoolLimits},
+    readers::Registry,
+};
+
+/// What the pager needs to know at open.
+#[derive(Debug)]
+pub struct PagerConfig {
+    /// The open data file and its name.
+    pub file: Arc<dyn DiskFile>,
+    /// Name of the data file, for errors.
+    pub path: PathBuf,
+    /// Folder for scratch files.
+    pub scratch_dir: PathBuf,
+    /// Size of a page in bytes.
+    pub page_size: usize,
+    /// Address space to reserve for the map, in bytes.
+    pub map_size: usize,
+    /// Bounds of versions in memory and in scratch files.
+    pub pool: PoolLimits,
+    /// Most readers at a time.
+    pub readers_max: usize,
+    /// LSN of the state that the file holds.
+    pub visible: Lsn,
+}
+
+/// Pages of one database.
+pub struct Pager {
+    page_size: usize,
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    map: MapCell,
+    /// Pages that the file holds; the map must not be read beyond.
+    file_pages: AtomicU32,
+    /// Serialises growth.
+    growth: Mutex<()>,
+    growth_count: AtomicU64,
+    /// Versions of pages.
+    pub directory: Directory,
+    /// Memory of versions.
+    pub pool: Pool,
+    /// Who reads what.
+    pub registry: Registry,
+}
+
+/// Smallest and largest step by which the data file grows, in bytes.
+const GROWTH_MIN: u64 = 1 << 20;
+const GROWTH_MAX: u64 = 64 << 20;
+
+impl Pager {
+    /// Maps the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be measured or mapped.
+    pub fn open(config: PagerConfig, disk: Arc<dyn Disk>) -> Result<Pager> {
+        let PagerConfig { file, path, page_size, .. } = config;
+        let len = file.len().map_err(Error::io("measure", &path))?;
+        let file_pages = pages_in(len, page_size);
+        let reserve = config.map_size.max(2 * len as usize);
+        let map = MapCell::new(&*file, reserve, page_size).map_err(Error::io("map", &path))?;
+        Ok(Pager {
+            page_size,
+            map,
+            file_pages: AtomicU32::new(file_pages),
+            growth: Mutex::new(()),
+            growth_count: AtomicU64::new(0),
+            directory: Directory::new(),
+            pool: Pool::new(page_size, config.pool, disk, config.scratch_dir),
+            registry: Registry::new(config.readers_max, config.visible),
+            file,
+            path,
+        })
+    }
+
+    /// Size of a page in bytes.
+    #[inline(always)]
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// Name of the data file.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Pages that the data file holds, free ones included.
+    pub fn file_pages(&self) -> u32 {
+        self.file_pages.load(Acquire)
+    }
+
+    /// How often the data file grew since it was opened.
+    pub fn growth_count(&self) -> u64 {
+        self.growth_count.load(Relaxed)
+    }
+
+    /// The bytes of page `id` at `lsn`, verified if they come from the file: one page, or (a
+    /// version of) a whole run.
+    ///
+    /// The caller is registered as a reader of `lsn` for as long as it uses them.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    #[inline(always)]
+    pub fn page(&self, id: PageId, lsn: Lsn) -> Result<&[u8]> {
+        match self.directory.find(id, lsn) {
+            Found::Map => self.mapped(id),
+            Found::Version(_, bytes) => Ok(bytes),
+            Found::Free => Err(self.damaged(id, "the tree refers to a free page")),
+        }
+    }
+
+    #[inline(always)]
+    fn mapped(&self, id: PageId) -> Result<&[u8]> {
+        if id.0 >= self.file_pages.load(Acquire) {
+            return Err(self.short(id));
+        }
+        let view = self.map.view();
+        if !view.is_verified(id) {
+            self.verify(id)?;
+        }
+        Ok(view.bytes(id, 1, self.page_size))
+    }
+
+    /// The bytes of the `page_count` pages from `id` on, as the file has them, not verified.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the file ends before them.
+    pub fn raw(&self, id: PageId, page_count: u32) -> Result<&[u8]> {
+        match id.0.checked_add(page_count) {
+            Some(end) if end <= self.file_pages() => {
+                Ok(self.map.view().bytes(id, page_count as usize, self.page_size))
+            }
+            _ => Err(self.short(id)),
+        }
+    }
+
+    /// Verifies a page of the file at its first touch: checksum, number, layout.
+    #[cold]
+    fn verify(&self, id: PageId) -> Result<()> {
+        let bytes = self.raw(id, 1)?;
+        let bytes = match page::kind(bytes) {
+            Some(PageKind::Overflow) => {
+                let page_count = overflow::page_count(bytes, self.page_size).unwrap_or(1);
+                self.raw(id, page_count)?
+            }
+            _ => bytes,
+        };
+        verify_bytes(bytes, id).map_err(|what| self.corrupt(id, what))?;
+        self.map.view().set_verified(id);
+        Ok(())
+    }
+
+    /// As `page`, but verifies the bytes whether that was done before or not, versions in memory
+    /// included.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn page_verified_again(&self, id: PageId, lsn: Lsn) -> Result<&[u8]> {
+        match self.directory.find(id, lsn) {
+            Found::Map => {
+                self.verify(id)?;
+                self.raw(id, 1)
+            }
+            Found::Version(_, bytes) => {
+                verify_bytes(bytes, id).map_err(|what| self.corrupt(id, what))?;
+                Ok(bytes)
+            }
+            Found::Free => Err(self.damaged(id, "something refers to a free page")),
+        }
+    }
+
+    /// As `page`, but verifies nothing; a free page gives what the file has.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the file ends before it.
+    pub fn page_unverified(&self, id: PageId, lsn: Lsn) -> Result<&[u8]> {
+        match self.directory.find(id, lsn) {
+            Found::Version(_, bytes) => Ok(bytes),
+            Found::Map | Found::Free => self.raw(id, 1),
+        }
+    }
+
+    /// The bytes of the value in the run at `id`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn run(&self, id: PageId, value_len: u64, lsn: Lsn) -> Result<&[u8]> {
+        let bytes = match self.directory.find(id, lsn) {
+            Found::Version(_, bytes) => bytes,
+            Found::Free => return Err(self.damaged(id, "the tree refers to a free run")),
+            Found::Map => {
+                let first = self.mapped(id)?;
+                let page_count = overflow::page_count(first, self.page_size);
+                self.raw(id, page_count.map_err(|what| self.corrupt(id, what))?)?
+            }
+        };
+        let value = overflow::value(bytes).map_err(|what| self.corrupt(id, what))?;
+        if value.len() as u64 != value_len {
+            return Err(self.damaged(id, "the run holds a value of another length"));
+        }
+        Ok(value)
+    }
+
+    /// Hints that a page will be read soon.
+    #[inline(always)]
+    pub fn prefetch(&self, id: PageId, lsn: Lsn) {
+        let bytes = match self.directory.find(id, lsn) {
+            Found::Map if id.0 < self.file_pages.load(Acquire) => {
+                self.map.view().bytes(id, 1, self.page_size)
+            }
+            Found::Version(_, bytes) => bytes,
+            _ => return,
+        };
+        super::map::prefetch_lines(bytes);
+    }
+
+    /// The error for damage of a page.
+    #[cold]
+    pub fn corrupt(&self, id: PageId, what: Damage) -> Error {
+        let offset = u64::from(id.0) * self.page_size as u64;
+        tracing::error!(page = id.0, %what, "damaged page");
+        Error::Corrupt { file: self.path.clone(), offset, what }
+    }
+
+    /// The error for a page that contradicts what leads to it.
+    #[cold]
+    pub fn damaged(&self, id: PageId, what: &'static str) -> Error {
+        self.corrupt(id, Damage::layout(Structure::Page(id, TreeId::NONE), what))
+    }
+
+    #[cold]
+    fn short(&self, id: PageId) -> Error {
+        let file_len = u64::from(self.file_pages()) * self.page_size as u64;
+        let structure = Structure::Page(id, TreeId::NONE);
+        self.corrupt(id, Damage::Short { structure, file_len })
+    }
+
+    /// Writes pages to the file, growing it where it must. They are durable after [`Pager::sync`].
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the caller poisons the database.
+    pub fn write(&self, first: PageId, bytes: &[u8]) -> Result<()> {
+        let end = first.0 as usize + bytes.len() / self.page_size;
+        self.grow(u32::try_from(end).expect("page numbers were handed out by the space map"))?;
+        let offset = u64::from(first.0) * self.page_size as u64;
+        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))
+    }
+
+    /// Marks pages that were just written as verified: their bytes are ours.
+    pub fn set_verified(&self, id: PageId) {
+        self.map.view().set_verified(id);
+    }
+
+    /// Makes the file at least `page_count` pages long, in steps of megabytes.
+    fn grow(&self, page_count: u32) -> Result<()> {
+        if page_count <= self.file_pages() {
+            return Ok(());
+        }
+        let _growth = self.growth.lock();
+        let page_size = self.page_size as u64;
+        let (old, needed) = (u64::from(self.file_pages()), u64::from(page_count));
+        if needed <= old {
+            return Ok(());
+        }
+        let step = (old * page_size / 16).clamp(GROWTH_MIN, GROWTH_MAX);
+        let target = (needed * page_size).next_multiple_of(step) / page_size;
+        let target = target.min(u64::from(PAGE_COUNT_MAX));
+        // A full disk may still have room for what is needed now.
+        if let Err(error) = self.file.allocate(target * page_size) {
+            tracing::warn!(%error, "the data file cannot grow by a whole step");
+            self.file.allocate(needed * page_size).map_err(Error::io("grow", &self.path))?;
+        }
+        let len = self.file.len().map_err(Error::io("measure", &self.path))?;
+        let target = pages_in(len, self.page_size);
+        assert!(target >= page_count, "the file is shorter than what was allocated");
+        self.map
+            .cover(&*self.file, target as usize * self.page_size, self.page_size)
+            .map_err(Error::io("map", &self.path))?;
+        self.file_pages.store(target, Release);
+        self.growth_count.fetch_add(1, Relaxed);
+        tracing::debug!(pages = target, "the data file grew");
+        Ok(())
+    }
+
+    /// Gives the space behind the last used page back to the file system.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// # Panics
+    /// If a reader or a version is left: nobody may look at the map beyond.
+    pub fn shrink(&self, page_count: u32) -> Result<()> {
+        assert!(self.registry.readers().entries().is_empty(), "readers are left");
+        if page_count >= self.file_pages() {
+            return Ok(());
+        }
+        self.file_pages.store(page_count, Release);
+        let len = u64::from(page_count) * self.page_size as u64;
+        self.file.set_len(len).map_err(Error::io("shorten", &self.path))
+    }
+
+    /// Starts writing a part of the file out, as a hint.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn start_writeback(&self, first: PageId, page_count: u32) -> Result<()> {
+        let page_size = self.page_size as u64;
+        self.file
+            .start_writeback(u64::from(first.0) * page_size, u64::from(page_count) * page_size)
+            .map_err(Error::io("start writing", &self.path))
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the caller poisons the database and never calls again.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("sync", &self.path))
+    }
+}
+
+/// Verifies the bytes of a page, or of a whole run: checksum, number, and the layout of its kind.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify_bytes(bytes: &[u8], id: PageId) -> Result<(), Damage> {
+    match page::verify(bytes, id)? {
+        PageKind::Leaf | PageKind::Branch => node::validate(bytes),
+        PageKind::Overflow => overflow::value(bytes).map(|_| ()),
+        PageKind::Bitmap => Ok(()),
+    }
+}
+
+fn pages_in(len: u64, page_size: usize) -> u32 {
+    u32::try_from(len / page_size as u64).unwrap_or(PAGE_COUNT_MAX)
+}
+
+impl fmt::Debug for Pager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pager").field("path", &self.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+//! Recovery: from files to a running state.
+//!
+//! 1. The newest valid meta page says up to which LSN the data file holds everything.
+//! 2. The records behind it are replayed onto copies of the pages. The file may hold any mixture of
+//!    old and new sectors of pages that were being written: every byte that differs between any two
+//!    of those states is in one of the records, so after the last of them the page is what it was.
+//!    Only then is it verified: its checksum is in the records too.
+//! 3. The copies become versions in memory; the data file is left to the checkpoint.
+//!
+//! Nothing is written before a page bound forces it, and what is then written is what the
+//! checkpoint would write: recovery may be killed at any point and begun again.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    disk::{Disk, DiskFile, OpenMode},
+    error::{Damage, Error, Result, Structure},
+    format::{
+        bitmap::{bitmap_page, pages_per_group},
+        change::PageChange,
+        meta::{FEATURES, FORMAT_VERSION, Meta, MetaError},
+        page::{self, PAGE_HEADER_SIZE},
+        record::Record,
+    },
+    ids::{Lsn, PageId, TreeId},
+    limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
+    pager::{directory::NewVersion, pool::Frame, space::Space, store::Pager, store::verify_bytes},
+};
+
+/// Name of the data file in the folder of a database.
+pub const DATA_FILE: &str = "data";
+
+/// Reads both meta pages and returns the newest valid one.
+///
+/// # Errors
+/// [`Error::NotADatabase`], [`Error::UnsupportedVersion`], [`Error::UnsupportedFeatures`], or
+/// [`Error::Corrupt`] when neither is valid.
+pub fn read_meta(file: &dyn DiskFile, path: &Path) -> Result<Meta> {
+    let first = read_meta_page(file, path, 0, 0)?;
+    let first_page_size = match &first {
+        Ok(meta) => Some(meta.page_size),
+        Err(_) => None,
+    };
+    let sizes = match first_page_size {
+        Some(page_size) => vec![page_size],
+        None => vec![PAGE_SIZE_MIN, PAGE_SIZE_MAX],
+    };
+    let mut best = first.as_ref().ok().copied();
+    let mut failure = first.err();
+    for page_size in sizes {
+        match read_meta_page(file, path, 1, page_size as u64)? {
+            Ok(meta) if best.is_none_or(|best| meta.generation > best.generation) => {
+                best = Some(meta);
+            }
+            Ok(_) => {}
+            // What a newer build wrote last counts, even if an older page is readable.
+            Err(error @ (MetaError::Version(_) | MetaError::Features(_))) => {
+                failure = Some(error);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    match (best, failure) {
+        (_, Some(MetaError::Version(found))) => Err(Error::UnsupportedVersion {
+            file: path.to_owned(),
+            found,
+            supported: FORMAT_VERSION,
+        }),
+        (_, Some(MetaError::Features(found))) => Err(Error::UnsupportedFeatures {
+            file: path.to_owned(),
+            found,
+            supported: FEATURES,
+        }),
+        (Some(meta), failure) => {
+            if let Some(failure) = failure {
+                tracing::warn!(?failure, file = %path.display(), "one meta page is not valid");
+            }
+            Ok(meta)
+        }
+        (None, Some(MetaError::Magic(found))) => {
+            Err(Error::NotADatabase { file: path.to_owned(), found })
+        }
+        (None, Some(MetaError::Damage(what))) => {
+            Err(Error::Corrupt { file: path.to_owned(), offset: 0, what })
+        }
+        (None, None) => unreachable!("a meta page is valid or says why not"),
+    }
+}
+
+fn read_meta_page(
+    file: &dyn DiskFile,
+    path: &Path,
+    number: u32,
+    offset: u64,
+) -> Result<Result<Meta, MetaError>> {
+    let len = file.len().map_err(Error::io("measure", path))?;
+    let structure = Structure::Meta(number);
+    let short = Ok(Err(MetaError::Damage(Damage::Short { structure, file_len: len })));
+    let mut page = vec![0; PAGE_SIZE_MAX];
+    let available = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
+    page.truncate(available.min(PAGE_SIZE_MAX));
+    if page.len() < PAGE_SIZE_MIN {
+        return short;
+    }
+    file.read_at(offset, &mut page).map_err(Error::io("read", path))?;
+    if let Some(page_size) = Meta::claimed_page_size(&page) {
+        if page.len() < page_size {
+            return short;
+        }
+        page.truncate(page_size);
+    }
+    Ok(Meta::decode(&page, number))
+}
+
+/// Opens the data file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn open_data(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Arc<dyn DiskFile>, PathBuf)> {
+    let path = dir.join(DATA_FILE);
+    let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
+    Ok((file, path))
+}
+
+/// Pages as the records leave them.
+pub struct Replay<'a> {
+    pager: &'a Pager,
+    pages: FxHashMap<PageId, Frame>,
+    /// One past the highest page that a record changed.
+    page_count: u32,
+    /// Pages that the memory bound drove into the file.
+    written: Vec<PageId>,
+}
+
+impl<'a> Replay<'a> {
+    /// Nothing replayed yet.
+    pub fn new(pager: &'a Pager) -> Replay<'a> {
+        Replay { pager, pages: FxHashMap::default(), page_count: 0, written: Vec::new() }
+    }
+
+    /// Applies one record.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a change does not fit; [`Error::Io`] and [`Error::Bound`] when
+    /// memory must be made and cannot.
+    pub fn apply(&mut self, record: &Record<'_>) -> Result<()> {
+        for change in record.changes() {
+            let change = change.map_err(|what| self.pager.corrupt(PageId(0), what))?;
+            self.apply_change(&change)?;
+        }
+        let pool = &self.pager.pool;
+        if pool.memory_used() > pool.limits().memory_max / 4 * 3 {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    fn apply_change(&mut self, change: &PageChange<'_>) -> Result<()> {
+        match change {
+            PageChange::Free { first, .. } => {
+                self.forget(*first);
+                Ok(())
+            }
+            PageChange::Run { first, page_count, bytes } => {
+                self.forget(*first);
+                let len = *page_count as usize * self.pager.page_size();
+                let mut frame = self.pager.pool.run(len)?;
+                frame.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+                self.note_end(*first, *page_count);
+                self.pages.insert(*first, frame);
+                Ok(())
+            }
+            PageChange::Page { id, from_zeros, blocks } => {
+                let page = self.page(*id, *from_zeros)?;
+                for (offset, bytes) in blocks.runs() {
+                    page[offset..offset + bytes.len()].copy_from_slice(bytes);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn note_end(&mut self, first: PageId, page_count: u32) {
+        self.page_count = self.page_count.max(first.0.saturating_add(page_count));
+    }
+
+    fn forget(&mut self, id: PageId) {
+        if let Some(frame) = self.pages.remove(&id) {
+            self.pager.pool.release(frame);
+        }
+    }
+
+    fn page(&mut self, id: PageId, from_zeros: bool) -> Result<&mut [u8]> {
+        let page_size = self.pager.page_size();
+        self.note_end(id, 1);
+        if self.pages.get(&id).is_some_and(|frame| frame.bytes().len() != page_size) {
+            return Err(self.pager.damaged(id, "a record changes one page of a run"));
+        }
+        if from_zeros {
+            self.forget(id);
+        }
+        if !self.pages.contains_key(&id) {
+            let mut frame = self.pager.pool.page()?;
+            match self.pager.raw(id, 1) {
+                Ok(old) if !from_zeros => frame.bytes_mut().copy_from_slice(old),
+                _ => frame.bytes_mut().fill(0),
+            }
+            self.pages.insert(id, frame);
+        }
+        let frame = self.pages.get_mut(&id).expect("it was just put there");
+        Ok(frame.bytes_mut())
+    }
+
+    /// Writes all copies into the data file, as the checkpoint would, and forgets them: the records
+    /// that made them are durable. Later records begin from the file again.
+    fn write_out(&mut self) -> Result<()> {
+        let mut pages: Vec<_> = self.pages.drain().collect();
+        pages.sort_unstable_by_key(|(id, _)| *id);
+        tracing::info!(pages = pages.len(), "recovery writes pages out to keep its memory bound");
+        for (id, frame) in pages {
+            self.pager.write(id, frame.bytes())?;
+            self.pager.pool.release(frame);
+            self.written.push(id);
+        }
+        Ok(())
+    }
+
+    /// Verifies all copies, makes them versions, and reads the space map. `meta_page_count` is what
+    /// the meta page knows of the file's extent.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for the first page that is not what its records say.
+    pub fn finish(mut self, last: Lsn, meta_page_count: u32) -> Result<Space> {
+        let pager = self.pager;
+        let mut pages: Vec<_> = std::mem::take(&mut self.pages).into_iter().collect();
+        pages.sort_unstable_by_key(|(id, _)| *id);
+        for (id, frame) in &pages {
+            verify_bytes(frame.bytes(), *id).map_err(|what| pager.corrupt(*id, what))?;
+            if page::lsn(frame.bytes()) > last {
+                return Err(pager.damaged(*id, "the page is newer than the last record"));
+            }
+        }
+        let mut change = pager.directory.change(&pager.registry);
+        for (id, frame) in pages {
+            change.push(id, page::lsn(frame.bytes()), NewVersion::Frame(frame));
+        }
+        change.finish(&pager.pool, false);
+        load_space(pager, last, meta_page_count.max(self.page_count))
+    }
+}
+
+impl Drop for Replay<'_> {
+    fn drop(&mut self) {
+        for (_, frame) in self.pages.drain() {
+            self.pager.pool.release(frame);
+        }
+    }
+}
+
+/// Reads the space map from the bitmap pages of all groups below `page_count`.
+fn load_space(pager: &Pager, lsn: Lsn, page_count: u32) -> Result<Space> {
+    let page_size = pager.page_size();
+    let mut space = Space::new(page_size);
+    for group in 0..page_count.div_ceil(pages_per_group(page_size)) {
+        let id = bitmap_page(group, page_size);
+        let bytes = pager.page(id, lsn)?;
+        if page::kind(bytes) != Some(page::PageKind::Bitmap) {
+            return Err(pager.corrupt(
+                id,
+                Damage::layout(Structure::Page(id, TreeId::NONE), "not a free-space bitmap"),
+            ));
+        }
+        space.load_group(&bytes[PAGE_HEADER_SIZE..]);
+    }
+    Ok(space)
+}

@@ -1,0 +1,256 @@
+//! What the transactions, the checkpoint and the database share: pages, journal, watermarks, poison.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::*},
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    disk::{Disk, DiskLock},
+    error::{Error, Result},
+    format::{meta::Meta, record::{Compression, RecordBuilder}},
+    ids::Lsn,
+    journal::{Journal, JournalPosition},
+    pager::{space::Space, store::Pager},
+};
+
+use super::signals::Signals;
+
+/// Bounds that writes and the checkpoint keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Journal bytes between two checkpoints.
+    pub checkpoint_distance: u64,
+    /// Journal bytes at which writers wait for the checkpoint, and fail when it cannot go on.
+    pub journal_max: u64,
+    /// Compression of records.
+    pub compression: Compression,
+    /// Whether a thread runs checkpoints; otherwise the writer does, when a bound is reached.
+    pub background: bool,
+}
+
+/// The state of one open database.
+pub struct Core {
+    /// Disk under everything.
+    pub disk: Arc<dyn Disk>,
+    /// Folder of the database.
+    pub path: PathBuf,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// Pages.
+    pub pager: Arc<Pager>,
+    /// Records.
+    pub journal: Journal,
+    /// What only the one writer may touch.
+    pub writer: Mutex<Writer>,
+    /// How far everything has come.
+    pub watermarks: Watermarks,
+    /// Commits since the last checkpoint, oldest first.
+    pub commits: Mutex<VecDeque<CommitPoint>>,
+    /// The meta page that was written last.
+    pub meta: Mutex<Meta>,
+    /// Wakes the checkpoint, and those who wait for it.
+    pub signals: Signals,
+    /// Counters for statistics.
+    pub counters: Counters,
+    poison: OnceLock<&'static str>,
+    /// Keeps others out until the last handle and the last snapshot are gone.
+    lock: Option<Box<dyn DiskLock>>,
+}
+
+/// What only the one writer may touch.
+#[derive(Debug)]
+pub struct Writer {
+    /// Used and free pages, in the newest sealed state.
+    pub space: Space,
+    /// The last sealed record.
+    pub tail: JournalPosition,
+    /// Reused from record to record.
+    pub builder: RecordBuilder,
+}
+
+/// What a checkpoint at an LSN writes into the meta page.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitPoint {
+    /// The commit, and the chain hash of its record.
+    pub position: JournalPosition,
+    /// One past the highest used page.
+    pub page_count: u32,
+}
+
+/// How far everything has come. LSNs only rise.
+#[derive(Debug)]
+pub struct Watermarks {
+    checkpointed: AtomicU64,
+    committed: AtomicU64,
+    synced: AtomicU64,
+    appended: AtomicU64,
+}
+
+impl Watermarks {
+    /// Everything up to `checkpointed` is in the data file, everything up to `last` in the journal.
+    pub fn new(checkpointed: Lsn, last: Lsn) -> Watermarks {
+        let last = || AtomicU64::new(last.0);
+        Watermarks {
+            checkpointed: AtomicU64::new(checkpointed.0),
+            committed: last(),
+            synced: last(),
+            appended: last(),
+        }
+    }
+
+    /// LSN up to which a meta page vouches for the data file.
+    pub fn checkpointed(&self) -> Lsn {
+        Lsn(self.checkpointed.load(Acquire))
+    }
+
+    /// LSN up to which commits are final.
+    pub fn committed(&self) -> Lsn {
+        Lsn(self.committed.load(Acquire))
+    }
+
+    /// LSN up to which the journal is durable here.
+    pub fn synced(&self) -> Lsn {
+        Lsn(self.synced.load(Acquire))
+    }
+
+    /// LSN of the last record that was written to the journal.
+    pub fn appended(&self) -> Lsn {
+        Lsn(self.appended.load(Acquire))
+    }
+
+    /// Notes that the journal holds records up to `lsn`.
+    pub fn set_appended(&self, lsn: Lsn) {
+        self.appended.store(lsn.0, Release);
+        self.assert_ordered();
+    }
+
+    /// Notes that the journal is durable up to `lsn`.
+    pub fn set_synced(&self, lsn: Lsn) {
+        self.synced.store(lsn.0, Release);
+        self.assert_ordered();
+    }
+
+    /// Notes that commits up to `lsn` are final.
+    pub fn set_committed(&self, lsn: Lsn) {
+        self.committed.store(lsn.0, Release);
+        self.assert_ordered();
+    }
+
+    /// Notes that a meta page vouches for the data file up to `lsn`.
+    pub fn set_checkpointed(&self, lsn: Lsn) {
+        self.checkpointed.store(lsn.0, Release);
+        self.assert_ordered();
+    }
+
+    /// Each is read before the one that it may not pass, so that a concurrent rise cannot look like
+    /// a fall.
+    fn assert_ordered(&self) {
+        let checkpointed = self.checkpointed();
+        let committed = self.committed();
+        let synced = self.synced();
+        let appended = self.appended();
+        assert!(checkpointed <= committed, "{self:?}");
+        assert!(checkpointed <= synced, "{self:?}");
+        assert!(synced <= appended, "{self:?}");
+        assert!(committed <= appended, "{self:?}");
+    }
+}
+
+/// Counters since the database was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Transactions that changed something.
+    pub commits: AtomicU64,
+    /// Bytes of records.
+    pub record_bytes: AtomicU64,
+    /// Transactions that were rolled back.
+    pub rollbacks: AtomicU64,
+    /// Checkpoints that ended with a meta page.
+    pub checkpoints: AtomicU64,
+    /// Pages that were written to the data file.
+    pub pages_written: AtomicU64,
+    /// Writes that had to wait for the checkpoint.
+    pub waits: AtomicU64,
+}
+
+impl Core {
+    /// A core whose parts were opened by recovery.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the whole, each once")]
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        bounds: Bounds,
+        pager: Arc<Pager>,
+        journal: Journal,
+        space: Space,
+        meta: Meta,
+        last: JournalPosition,
+    ) -> Core {
+        let point = CommitPoint { position: last, page_count: space.page_count() };
+        Core {
+            disk,
+            path,
+            bounds,
+            watermarks: Watermarks::new(meta.checkpoint, last.lsn),
+            commits: Mutex::new(VecDeque::from([point])),
+            meta: Mutex::new(meta),
+            writer: Mutex::new(Writer { space, tail: last, builder: RecordBuilder::default() }),
+            pager,
+            journal,
+            signals: Signals::default(),
+            counters: Counters::default(),
+            poison: OnceLock::new(),
+            lock: None,
+        }
+    }
+
+    /// Couples the lock of the folder with the life of the core.
+    pub fn with_lock(mut self, lock: Box<dyn DiskLock>) -> Core {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// Refuses to go on after a failed write or sync.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(action) => Err(Error::Poisoned { action }),
+            None => Ok(()),
+        }
+    }
+
+    /// What poisoned the database.
+    pub fn poisoned_by(&self) -> Option<&'static str> {
+        self.poison.get().copied()
+    }
+
+    /// Makes the database read-only until it is reopened: the kernel may have dropped what a failed
+    /// write or sync was to make durable, and would report success next time.
+    pub fn poison(&self, action: &'static str, error: &Error) {
+        if self.poison.set(action).is_ok() {
+            tracing::error!(action, %error, "the database is read-only until it is reopened");
+        }
+        self.signals.wake_all();
+    }
+
+    /// The newest commit that the checkpoint may write: final, durable, and not above any reader.
+    pub fn checkpoint_bound(&self) -> Lsn {
+        self.pager.registry.oldest().min(self.watermarks.committed()).min(self.watermarks.synced())
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("path", &self.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,391 @@
+//! The pages of one write transaction: what it has changed so far, and how all of it becomes one
+//! record, or nothing.
+//!
+//! A page is copied into a frame when it is first changed; the changed blocks are noted as they
+//! change. Sealing stamps LSN and checksum into each page, writes the noted blocks into the record,
+//! and hands the frames over as new versions: nothing is copied twice.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        bitmap::{bit_position, bitmap_page, is_fixed, pages_per_group},
+        blocks::ChangedBlocks,
+        checksum::crc32_change,
+        overflow,
+        page::{self, PageKind},
+        record::RecordBuilder,
+    },
+    ids::{Lsn, PageId, TreeId},
+    pager::{
+        access::{PageMut, PageRead, PageWrite},
+        directory::NewVersion,
+        pool::Frame,
+        space::Space,
+        store::Pager,
+    },
+};
+
+/// A page that the transaction has changed or made.
+#[derive(Debug)]
+struct DirtyPage {
+    frame: Frame,
+    changed: ChangedBlocks,
+    /// It was allocated in this transaction: its bytes were zero before.
+    is_new: bool,
+}
+
+/// A change of the space map, to be undone.
+#[derive(Clone, Copy, Debug)]
+enum SpaceChange {
+    Taken(PageId, u32),
+    Given(PageId, u32),
+}
+
+/// Pages that a transaction has changed, on top of the state at `base`.
+#[derive(Debug)]
+pub struct TxnPages {
+    pager: Arc<Pager>,
+    space: Space,
+    base: Lsn,
+    dirty: FxHashMap<PageId, DirtyPage>,
+    runs: BTreeMap<PageId, Frame>,
+    freed: Vec<(PageId, u32)>,
+    space_changes: Vec<SpaceChange>,
+    groups_before: u32,
+}
+
+/// Versions that a sealed transaction made, ascending by page.
+pub type NewVersions = Vec<(PageId, NewVersion)>;
+
+impl TxnPages {
+    /// No changes yet, on top of `base`, of which the caller is a registered reader.
+    pub fn new(pager: Arc<Pager>, space: Space, base: Lsn) -> TxnPages {
+        TxnPages {
+            pager,
+            base,
+            dirty: FxHashMap::default(),
+            runs: BTreeMap::new(),
+            freed: Vec::new(),
+            space_changes: Vec::new(),
+            groups_before: space.group_count(),
+            space,
+        }
+    }
+
+    /// Undoes what was not sealed, and gives the space map back.
+    pub fn finish(mut self) -> Space {
+        self.rollback();
+        std::mem::replace(&mut self.space, Space::new(self.pager.page_size()))
+    }
+
+    /// Whether nothing was changed.
+    pub fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && self.runs.is_empty() && self.freed.is_empty()
+    }
+
+    /// One past the highest used page.
+    pub fn page_count(&self) -> u32 {
+        self.space.page_count()
+    }
+
+    /// Bytes of memory that the transaction holds.
+    pub fn memory_len(&self) -> usize {
+        let runs: usize = self.runs.values().map(|frame| frame.bytes().len()).sum();
+        self.dirty.len() * self.pager.page_size() + runs
+    }
+
+    /// Makes the bitmap page of the first group, which holds the catalog's root: the first act in
+    /// a new database.
+    pub fn create_first_group(&mut self) -> Result<()> {
+        self.add_group()
+    }
+
+    /// Makes the page `id`, which is used in the space map already, as a new page.
+    pub fn create_page(&mut self, id: PageId, kind: PageKind, tree: TreeId) -> Result<()> {
+        self.insert_new(id, kind, 0, tree)
+    }
+
+    fn insert_new(&mut self, id: PageId, kind: PageKind, level: u8, tree: TreeId) -> Result<()> {
+        let mut frame = self.pager.pool.page()?;
+        frame.bytes_mut().fill(0);
+        page::init(frame.bytes_mut(), id, kind, level, tree);
+        let mut changed = ChangedBlocks::new();
+        changed.note(0, page::PAGE_HEADER_SIZE);
+        let before = self.dirty.insert(id, DirtyPage { frame, changed, is_new: true });
+        assert!(before.is_none(), "page {id} is in use already");
+        Ok(())
+    }
+
+    fn add_group(&mut self) -> Result<()> {
+        let page_size = self.pager.page_size();
+        if !self.space.can_grow() {
+            return Err(Error::Bound {
+                option: "page count",
+                max: u64::from(crate::limits::PAGE_COUNT_MAX),
+                hint: "the data file has all the pages that it can have; delete entries",
+            });
+        }
+        let group = self.space.group_count();
+        let bitmap = bitmap_page(group, page_size);
+        self.insert_new(bitmap, PageKind::Bitmap, 0, TreeId::NONE)?;
+        let first = group * pages_per_group(page_size);
+        let fixed: Vec<PageId> = self.space.begin_group().collect();
+        for id in fixed {
+            self.set_bit(bitmap, id.0 - first, true)?;
+        }
+        Ok(())
+    }
+
+    fn set_bit(&mut self, bitmap: PageId, index: u32, used: bool) -> Result<()> {
+        let (offset, mask) = bit_position(index);
+        let mut page = self.page_mut(bitmap)?;
+        let byte = &mut page.range_mut(offset, 1)[0];
+        assert_eq!(*byte & mask == 0, used, "bitmap page {bitmap} and the space map differ");
+        *byte ^= mask;
+        Ok(())
+    }
+
+    fn mark(&mut self, first: PageId, len: u32, used: bool) -> Result<()> {
+        let page_size = self.pager.page_size();
+        for id in first.0..first.0 + len {
+            let group = self.space.group_of(PageId(id));
+            self.set_bit(
+                bitmap_page(group, page_size),
+                id - group * pages_per_group(page_size),
+                used,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, len: u32) -> Result<PageId> {
+        let first = loop {
+            match self.space.find(len) {
+                Some(first) => break first,
+                None => self.add_group()?,
+            }
+        };
+        self.mark(first, len, true)?;
+        self.space.take(first, len);
+        self.space_changes.push(SpaceChange::Taken(first, len));
+        Ok(first)
+    }
+
+    fn give(&mut self, first: PageId, len: u32) -> Result<()> {
+        assert!(self.space.is_used(first), "page {first} is free already");
+        assert!(!is_fixed(first, self.pager.page_size()), "page {first} is a fixed page");
+        self.mark(first, len, false)?;
+        self.space.give(first, len);
+        self.space_changes.push(SpaceChange::Given(first, len));
+        self.freed.push((first, len));
+        Ok(())
+    }
+
+    /// Writes all changes into `builder` and returns the new versions, stamped with `lsn`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a page that was changed cannot be read any more.
+    pub fn seal(&mut self, lsn: Lsn, builder: &mut RecordBuilder) -> Result<NewVersions> {
+        let mut versions = NewVersions::with_capacity(self.dirty.len() + self.runs.len());
+        for &(first, len) in &self.freed {
+            builder.free(first, len);
+            if !self.dirty.contains_key(&first) && !self.runs.contains_key(&first) {
+                versions.push((first, NewVersion::Free));
+            }
+        }
+        // A page that was given back twice, because it was taken in between, is free once.
+        versions.sort_unstable_by_key(|(id, _)| *id);
+        versions.dedup_by_key(|(id, _)| *id);
+        let mut failure = None;
+        let mut ids: Vec<PageId> = self.dirty.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(mut dirty) = self.dirty.remove(&id) else { continue };
+            if dirty.changed.is_empty() {
+                self.pager.pool.release(dirty.frame);
+                continue;
+            }
+            failure = stamp(&self.pager, self.base, id, lsn, &mut dirty).err().or(failure);
+            builder.page(id, dirty.is_new, &dirty.changed, dirty.frame.bytes());
+            versions.push((id, NewVersion::Frame(dirty.frame)));
+        }
+        if let Some(failure) = failure {
+            self.release(versions);
+            return Err(failure);
+        }
+        for (id, mut frame) in std::mem::take(&mut self.runs) {
+            let bytes = frame.bytes_mut();
+            page::set_lsn(bytes, lsn);
+            let checksum = page::compute_checksum(bytes);
+            page::set_checksum(bytes, checksum);
+            let used = overflow::used_len(bytes);
+            let page_count = (bytes.len() / self.pager.page_size()) as u32;
+            builder.run(id, page_count, &bytes[..used]);
+            versions.push((id, NewVersion::Frame(frame)));
+        }
+        self.freed.clear();
+        self.space_changes.clear();
+        self.groups_before = self.space.group_count();
+        Ok(versions)
+    }
+
+    fn release(&self, versions: NewVersions) {
+        for (_, version) in versions {
+            if let NewVersion::Frame(frame) = version {
+                self.pager.pool.release(frame);
+            }
+        }
+    }
+
+    /// Undoes everything.
+    pub fn rollback(&mut self) {
+        for change in std::mem::take(&mut self.space_changes).into_iter().rev() {
+            match change {
+                SpaceChange::Taken(first, len) => self.space.give(first, len),
+                SpaceChange::Given(first, len) => self.space.take(first, len),
+            }
+        }
+        if self.space.group_count() > self.groups_before {
+            self.space.end_groups(self.groups_before);
+        }
+        self.freed.clear();
+        for (_, dirty) in self.dirty.drain() {
+            self.pager.pool.release(dirty.frame);
+        }
+        for (_, frame) in std::mem::take(&mut self.runs) {
+            self.pager.pool.release(frame);
+        }
+    }
+}
+
+/// Stamps LSN and checksum into a changed page; the checksum follows from the one before and from
+/// the bytes that changed.
+fn stamp(
+    pager: &Pager,
+    base: Lsn,
+    id: PageId,
+    lsn: Lsn,
+    dirty: &mut DirtyPage,
+) -> Result<()> {
+    let bytes = dirty.frame.bytes_mut();
+    page::set_lsn(bytes, lsn);
+    dirty.changed.note(0, page::PAGE_HEADER_SIZE / 2);
+    let checksum = if dirty.is_new {
+        page::compute_checksum(bytes)
+    } else {
+        let old = pager.page(id, base)?;
+        let mut checksum = page::stored_checksum(old);
+        for (offset, len) in dirty.changed.runs() {
+            let start = offset.max(4);
+            let end = offset + len;
+            checksum ^= crc32_change(&old[start..end], &bytes[start..end], bytes.len() - end);
+        }
+        checksum
+    };
+    page::set_checksum(bytes, checksum);
+    Ok(())
+}
+
+impl PageRead for TxnPages {
+    #[inline]
+    fn page_size(&self) -> usize {
+        self.pager.page_size()
+    }
+
+    #[inline]
+    fn page(&self, id: PageId) -> Result<&[u8]> {
+        match self.dirty.get(&id) {
+            Some(dirty) => Ok(dirty.frame.bytes()),
+            None => self.pager.page(id, self.base),
+        }
+    }
+
+    fn run(&self, id: PageId, value_len: u64) -> Result<&[u8]> {
+        let Some(frame) = self.runs.get(&id) else {
+            return self.pager.run(id, value_len, self.base);
+        };
+        match overflow::value(frame.bytes()) {
+            Ok(value) if value.len() as u64 == value_len => Ok(value),
+            Ok(_) => Err(self.damaged(id, "the run holds a value of another length")),
+            Err(what) => Err(self.pager.corrupt(id, what)),
+        }
+    }
+
+    fn damaged(&self, id: PageId, what: &'static str) -> Error {
+        self.pager.damaged(id, what)
+    }
+
+    #[inline]
+    fn prefetch(&self, id: PageId) {
+        self.pager.prefetch(id, self.base);
+    }
+}
+
+impl PageWrite for TxnPages {
+    #[inline]
+    fn page_mut(&mut self, id: PageId) -> Result<PageMut<'_>> {
+        use std::collections::hash_map::Entry;
+        let dirty = match self.dirty.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let old = self.pager.page(id, self.base)?;
+                let mut frame = self.pager.pool.page()?;
+                frame.bytes_mut().copy_from_slice(&old[..self.pager.page_size()]);
+                let changed = ChangedBlocks::new();
+                entry.insert(DirtyPage { frame, changed, is_new: false })
+            }
+        };
+        Ok(PageMut::new(dirty.frame.bytes_mut(), &mut dirty.changed))
+    }
+
+    fn allocate(&mut self, kind: PageKind, level: u8, tree: TreeId) -> Result<PageId> {
+        let id = self.take(1)?;
+        self.insert_new(id, kind, level, tree)?;
+        Ok(id)
+    }
+
+    fn free(&mut self, id: PageId) -> Result<()> {
+        self.give(id, 1)?;
+        if let Some(dirty) = self.dirty.remove(&id) {
+            self.pager.pool.release(dirty.frame);
+        }
+        Ok(())
+    }
+
+    fn allocate_run(&mut self, tree: TreeId, value: &[u8]) -> Result<PageId> {
+        let page_size = self.pager.page_size();
+        let page_count = overflow::page_count_for(value.len() as u64, page_size);
+        assert!(page_count <= self.space.run_len_max(), "the length of the value was checked");
+        let mut frame = self.pager.pool.run(page_count as usize * page_size)?;
+        match self.take(page_count) {
+            Ok(id) => {
+                overflow::init(frame.bytes_mut(), id, tree, value);
+                self.runs.insert(id, frame);
+                Ok(id)
+            }
+            Err(error) => {
+                self.pager.pool.release(frame);
+                Err(error)
+            }
+        }
+    }
+
+    fn free_run(&mut self, id: PageId, value_len: u64) -> Result<()> {
+        let page_count = overflow::page_count_for(value_len, self.pager.page_size());
+        self.give(id, page_count)?;
+        if let Some(frame) = self.runs.remove(&id) {
+            self.pager.pool.release(frame);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for TxnPages {
+    fn drop(&mut self) {
+        self.rollback();
+    }
+}

@@ -1,0 +1,129 @@
+//! A tree in a write transaction: what a caller's closure works with.
+
+use std::ops::RangeBounds;
+
+use crate::{
+    error::{Error, Result},
+    tree::{self, Key, Range},
+};
+
+use super::{pages::TxnPages, snapshot::borrowed_bounds, write::OpenTree};
+
+/// A tree in a write transaction. Reads see the changes made so far.
+#[derive(Debug)]
+pub struct TreeMut<'t> {
+    pages: &'t mut TxnPages,
+    open: &'t mut OpenTree,
+    broken: &'t mut bool,
+}
+
+impl<'t> TreeMut<'t> {
+    pub(super) fn new(
+        pages: &'t mut TxnPages,
+        open: &'t mut OpenTree,
+        broken: &'t mut bool,
+    ) -> TreeMut<'t> {
+        TreeMut { pages, open, broken }
+    }
+
+    /// Sets the value of a key. Returns whether the key had one before.
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLong`], [`Error::ValueTooLong`]: nothing was changed. [`Error::Corrupt`],
+    /// [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
+    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        let OpenTree { state, hint, .. } = &mut *self.open;
+        let result = tree::insert(self.pages, state, hint, key.as_ref(), value.as_ref());
+        self.note(result)
+    }
+
+    /// Removes a key. Returns whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let OpenTree { state, hint, .. } = &mut *self.open;
+        let result = tree::remove(self.pages, state, hint, key.as_ref());
+        self.note(result)
+    }
+
+    /// Removes all entries.
+    ///
+    /// # Errors
+    /// As [`remove`](TreeMut::remove).
+    pub fn clear(&mut self) -> Result<()> {
+        let OpenTree { state, hint, .. } = &mut *self.open;
+        let result = tree::clear(self.pages, state, hint);
+        self.note(result)
+    }
+
+    /// An operation that failed for what the disk or memory did has stopped half-way.
+    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && !matches!(error, Error::KeyTooLong { .. } | Error::ValueTooLong { .. })
+        {
+            *self.broken = true;
+        }
+        result
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
+        tree::get(self.pages, &self.open.state, key.as_ref())
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        tree::contains(self.pages, &self.open.state, key.as_ref())
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.open.state.entries
+    }
+
+    /// Whether there are no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry with the lowest key.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn first(&self) -> Result<Option<(Key<'_>, &[u8])>> {
+        self.iter().next().transpose()
+    }
+
+    /// The entry with the highest key.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn last(&self) -> Result<Option<(Key<'_>, &[u8])>> {
+        self.iter().next_back().transpose()
+    }
+
+    /// All entries in the order of their keys.
+    pub fn iter(&self) -> Range<'_, TxnPages> {
+        self.range::<&[u8]>(..)
+    }
+
+    /// The entries whose keys lie in `bounds`, from both ends.
+    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'_, TxnPages> {
+        let (lower, upper) = borrowed_bounds(&bounds);
+        Range::new(&*self.pages, self.open.state, lower, upper)
+    }
+
+    /// The entries whose keys begin with `prefix`, from both ends.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'_, TxnPages> {
+        Range::prefix(&*self.pages, self.open.state, prefix.as_ref())
+    }
+}
