@@ -73,9 +73,9 @@ impl State {
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.trees.iter().fold(0, |hash, (name, entries)| {
-            let content = entries.iter().fold(1, |hash, (key, value)| {
-                mix(hash, mix(hash_bytes(key), hash_bytes(value)))
-            });
+            let content = entries
+                .iter()
+                .fold(1, |hash, (key, value)| mix(hash, mix(hash_bytes(key), hash_bytes(value))));
             mix(hash, mix(hash_bytes(name), content))
         })
     }

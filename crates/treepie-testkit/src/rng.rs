@@ -93,7 +93,8 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     for piece in bytes.chunks(8) {
         let mut word = [0; 8];
         word[..piece.len()].copy_from_slice(piece);
-        hash = (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        hash =
+            (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9fb2_1c65_1e98_df25);
     }
     finish(hash)
 }

@@ -297,11 +297,7 @@ impl State {
     }
 
     fn check_parent(&self, path: &Path) -> io::Result<()> {
-        if self.names.is_dir(parent(path)) {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+        if self.names.is_dir(parent(path)) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     fn create_file(&mut self, path: &Path) -> io::Result<FileId> {
@@ -376,9 +372,10 @@ impl Disk for SimDisk {
         if !state.names.is_dir(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let files = state.names.iter().filter(|(path, node)| {
-            *node != Node::Dir && super::names::same_dir(parent(path), dir)
-        });
+        let files = state
+            .names
+            .iter()
+            .filter(|(path, node)| *node != Node::Dir && super::names::same_dir(parent(path), dir));
         let names = files.filter_map(|(path, _)| path.file_name());
         Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
     }

@@ -208,4 +208,3 @@ impl Drop for SimLock {
         self.disk.unlock(&self.path);
     }
 }
-

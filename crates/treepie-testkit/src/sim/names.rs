@@ -72,9 +72,7 @@ impl Names {
     /// Drops what lies in folders that are not there.
     pub(crate) fn drop_orphans(&mut self) {
         let whole = self.clone();
-        self.nodes.retain(|path, _| {
-            path.ancestors().skip(1).all(|folder| whole.is_dir(folder))
-        });
+        self.nodes.retain(|path, _| path.ancestors().skip(1).all(|folder| whole.is_dir(folder)));
     }
 }
 

@@ -79,8 +79,7 @@ impl<'a> Player<'a> {
     /// that a cut before the mark cannot, though more may be asked of it.
     #[must_use]
     pub fn after_mark(&self) -> bool {
-        self.position > 0
-            && matches!(self.log.entries[self.position - 1].event, Event::Mark(_))
+        self.position > 0 && matches!(self.log.entries[self.position - 1].event, Event::Mark(_))
     }
 
     /// Steps over one entry; false at the end.

@@ -106,8 +106,7 @@ mod tests {
         const NAME: &str =
             "disk::map::tests::a_limit_on_address_space_makes_the_reserve_smaller_than_asked";
         if let Some(dir) = env::var_os(DIR) {
-            let file =
-                RealDisk.open(&Path::new(&dir).join("data"), OpenMode::CreateNew).unwrap();
+            let file = RealDisk.open(&Path::new(&dir).join("data"), OpenMode::CreateNew).unwrap();
             file.write_at(0, &[1; 4096]).unwrap();
             let map = file.map(1 << 36).unwrap();
             assert!(map.reserved() < 1 << 33, "got {}", map.reserved());

@@ -47,9 +47,8 @@ mod tests {
         assert!(RealDisk.list(dir.path()).unwrap().is_empty());
         assert_eq!(scratch.size(), 1 << 20);
         assert_eq!(scratch.base().addr() % 4096, 0);
+        let last = scratch.base().wrapping_add((1 << 20) - 1);
         // SAFETY: inside the map, which lives to the end of the test; nobody else has its address.
-        let last = unsafe { scratch.base().add((1 << 20) - 1) };
-        // SAFETY: as above.
         assert_eq!(unsafe { last.read() }, 0);
         // SAFETY: as above.
         unsafe { last.write(7) };
