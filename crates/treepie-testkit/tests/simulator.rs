@@ -169,6 +169,27 @@ fn writes_between_two_syncs_survive_in_any_order() -> Outcome {
 }
 
 #[test]
+fn every_combination_of_a_small_cut_can_be_looked_at() -> Outcome {
+    let disk = SimDisk::new(19);
+    let file = synced_file(&disk, "data", 0, 1024)?;
+    file.write_at(0, &[1; 1024])?;
+    file.write_at(1024, &[1; 512])?;
+    create(&disk, "new")?;
+    let log = disk.log();
+    let mut player = log.player(1);
+    player.advance_to(log.len());
+    assert_eq!(player.choices(512), 5, "a name, a length, three sectors");
+    assert_eq!(player.choices(4096), 3, "a name, a length, a sector");
+    let seen: BTreeSet<u64> = (0..32).map(|bits| player.image_of(512, bits).state_hash()).collect();
+    // Without the length, the third sector is lost either way.
+    assert_eq!(seen.len(), 2 * (8 + 4));
+    let all = player.image_of(512, 31);
+    assert_eq!(all.file_bytes(path("data")), Some(vec![1; 1536]));
+    assert_eq!(all.file_bytes(path("new")), Some(Vec::new()));
+    Ok(())
+}
+
+#[test]
 fn lengths_lag_and_what_lies_past_them_is_lost() -> Outcome {
     let disk = SimDisk::new(4);
     let file = synced_file(&disk, "data", 1, 1000)?;

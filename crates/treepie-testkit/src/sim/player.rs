@@ -130,6 +130,27 @@ impl<'a> Player<'a> {
         SimDisk::from_base(base, mix(seed, !(self.position as u64)), self.log.clock_us)
     }
 
+    /// How many decisions the cut at this place has: one for each unsynced sector, name and length.
+    /// Where they are few, [`image_of`](Player::image_of) looks at all of their combinations.
+    ///
+    /// # Panics
+    /// If `sector_size` is 0.
+    #[must_use]
+    pub fn choices(&self, sector_size: u64) -> u32 {
+        image::choose(self, sector_size, 0).1
+    }
+
+    /// What the cut at this place leaves when bit `i` of `bits` takes decision `i`: 1 for what is
+    /// newest, 0 for what is durable. Decisions past the 64th are taken for what is durable.
+    ///
+    /// # Panics
+    /// If `sector_size` is 0.
+    #[must_use]
+    pub fn image_of(&self, sector_size: u64, bits: u64) -> SimDisk {
+        let (base, _) = image::choose(self, sector_size, bits);
+        SimDisk::from_base(base, mix(bits, !(self.position as u64)), self.log.clock_us)
+    }
+
     fn file(&mut self, id: FileId) -> &mut FileState {
         self.files.entry(id).or_default()
     }
@@ -153,6 +174,19 @@ impl<'a> Player<'a> {
 }
 
 impl FileState {
+    /// The length after each pending change.
+    pub(crate) fn lengths(&self) -> Vec<u64> {
+        let mut len = self.durable.len();
+        let after = self.pending.iter().map(|change| {
+            len = match change {
+                Change::Write { offset, data } => len.max(offset + data.len() as u64),
+                Change::SetLen(len) => *len,
+            };
+            len
+        });
+        after.collect()
+    }
+
     fn write(&mut self, offset: u64, data: &Arc<[u8]>) {
         self.cache.write(offset, data);
         self.pending.push(Change::Write { offset, data: data.clone() });
