@@ -14,6 +14,8 @@
 mod file;
 mod lock;
 mod map;
+mod scratch;
+mod syscalls;
 
 use std::{fmt, io, path::Path, sync::Arc};
 
