@@ -56,7 +56,7 @@ impl Entries {
         match self.shape {
             KeyShape::Spread => {
                 let groups = (self.count / 1000).max(1);
-                (groups.ilog2() / 4) as usize
+                (groups.ilog2() / 4).max(1) as usize
             }
             KeyShape::Counted => 6 + 18 - 3,
         }
