@@ -1,0 +1,95 @@
+//! Treepie, with the options that it has by default.
+//!
+//! - A commit that returned is durable; there is no other mode.
+//! - There is no append mode: inserts in ascending order fill pages by themselves.
+
+use std::path::Path;
+
+use treepie::{Database, Tree, TreeMut};
+
+use crate::{
+    Result,
+    engine::{Batch, Engine, Setup, Tally, View},
+};
+
+const ENTRIES: &str = "entries";
+
+/// An open Treepie database.
+pub struct Treepie {
+    database: Database,
+}
+
+/// The tree as of a snapshot.
+pub struct TreepieView<'a> {
+    tree: Tree<'a>,
+}
+
+/// The tree of a write transaction.
+pub struct TreepieBatch<'a> {
+    tree: TreeMut<'a>,
+}
+
+impl Engine for Treepie {
+    const NAME: &'static str = "treepie";
+    type View<'a> = TreepieView<'a>;
+    type Batch<'a> = TreepieBatch<'a>;
+
+    fn open(dir: &Path, _setup: Setup) -> Result<Treepie> {
+        let treepie = Treepie { database: Database::open(dir)? };
+        treepie.write(|_| Ok(()))?;
+        Ok(treepie)
+    }
+
+    fn read<R>(&self, body: impl FnOnce(&TreepieView<'_>) -> Result<R>) -> Result<R> {
+        let snapshot = self.database.read()?;
+        body(&TreepieView { tree: snapshot.tree(ENTRIES)? })
+    }
+
+    fn write(&self, body: impl FnOnce(&mut TreepieBatch<'_>) -> Result<()>) -> Result<()> {
+        let mut txn = self.database.begin_write()?;
+        body(&mut TreepieBatch { tree: txn.tree(ENTRIES)? })?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(self.database.close()?)
+    }
+}
+
+impl View for TreepieView<'_> {
+    fn get(&self, key: &[u8], tally: &mut Tally) -> Result<bool> {
+        let value = self.tree.get(key)?;
+        value.inspect(|value| tally.add(value));
+        Ok(value.is_some())
+    }
+
+    fn scan(&self, from: &[u8], limit: u64, tally: &mut Tally) -> Result<()> {
+        let end = tally.entries + limit;
+        for entry in self.tree.range(from..) {
+            tally.add(entry?.1);
+            if tally.entries == end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_prefix(&self, prefix: &[u8], tally: &mut Tally) -> Result<()> {
+        for entry in self.tree.prefix(prefix) {
+            tally.add(entry?.1);
+        }
+        Ok(())
+    }
+}
+
+impl Batch for TreepieBatch<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        Ok(self.tree.insert(key, value)?)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<()> {
+        self.tree.remove(key)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! The same work on Treepie, LMDB and redb, in one run.
+//!
+//! Figures of different runs do not compare: disks and neighbours change by the minute. So the
+//! engines take turns, round by round, in one process, and what counts is the ratio of medians.
+//!
+//! ```sh
+//! cargo run --release -- --entries 500000 --rounds 3 --json figures.jsonl
+//! ```
+
+mod contest;
+mod data;
+mod device;
+mod engine;
+mod engines;
+mod measure;
+mod options;
+mod report;
+mod workloads;
+
+use std::{error::Error, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{contest::Contest, options::Options};
+
+/// Result of everything here: a benchmark only reports its errors.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("versus: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    if let Some(engine) = &options.write_until_killed {
+        return contest::write_until_killed(&options, engine);
+    }
+    let report = Contest::new(options)?.run()?;
+    print!("{}", report.table());
+    Ok(())
+}
