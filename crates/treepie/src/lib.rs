@@ -4,7 +4,9 @@ pub mod disk;
 mod error;
 mod format;
 pub mod ids;
+mod journal;
 pub mod limits;
 mod pager;
 
 pub use error::{Damage, Error, Result, Structure};
+pub use format::record::Compression;

@@ -5,5 +5,10 @@
 
 pub mod blocks;
 pub mod bytes;
+pub mod change;
 pub mod checksum;
+pub mod compression;
+pub mod frame;
 pub mod page;
+pub mod record;
+pub mod segment;
