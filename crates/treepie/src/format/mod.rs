@@ -6,6 +6,11 @@
 pub mod bitmap;
 pub mod blocks;
 pub mod bytes;
+pub mod change;
 pub mod checksum;
 pub mod meta;
+pub mod compression;
+pub mod frame;
 pub mod page;
+pub mod record;
+pub mod segment;
