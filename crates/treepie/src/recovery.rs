@@ -240,7 +240,7 @@ impl<'a> Replay<'a> {
         let mut pages: Vec<_> = std::mem::take(&mut self.pages).into_iter().collect();
         pages.sort_unstable_by_key(|(id, _)| *id);
         for (id, frame) in &pages {
-            verify_bytes(frame.bytes(), *id).map_err(|what| pager.corrupt(*id, what))?;
+            verify_bytes(frame.bytes(), *id, pager.page_size()).map_err(|what| pager.corrupt(*id, what))?;
             if page::lsn(frame.bytes()) > last {
                 return Err(pager.damaged(*id, "the page is newer than the last record"));
             }

@@ -78,10 +78,10 @@ impl Iterator for JournalRecords {
             file: stored.file.clone(),
             offset: stored.offset,
             stored_len: stored.bytes.len() as u64,
-            raw_len: record.raw_len(),
+            raw_len: record.raw_len() as u64,
             pages_changed,
             pages_freed,
-            annotation_bytes: record.annotations().map(|a| a.len() as u64).sum(),
+            annotation_bytes: record.annotations().flatten().map(|a| a.len() as u64).sum(),
             chain_before: record.chain_before(),
         }))
     }

@@ -222,7 +222,7 @@ impl TxnPages {
             page::set_lsn(bytes, lsn);
             let checksum = page::compute_checksum(bytes);
             page::set_checksum(bytes, checksum);
-            let used = overflow::used_len(bytes);
+            let used = page::PAGE_HEADER_SIZE + overflow::value_len(bytes) as usize;
             let page_count = (bytes.len() / self.pager.page_size()) as u32;
             builder.run(id, page_count, &bytes[..used]);
             versions.push((id, NewVersion::Frame(frame)));
@@ -309,9 +309,8 @@ impl PageRead for TxnPages {
             return self.pager.run(id, value_len, self.base);
         };
         match overflow::value(frame.bytes()) {
-            Ok(value) if value.len() as u64 == value_len => Ok(value),
-            Ok(_) => Err(self.damaged(id, "the run holds a value of another length")),
-            Err(what) => Err(self.pager.corrupt(id, what)),
+            Some(value) if value.len() as u64 == value_len => Ok(value),
+            _ => Err(self.damaged(id, "the run holds a value of another length")),
         }
     }
 
@@ -358,12 +357,13 @@ impl PageWrite for TxnPages {
 
     fn allocate_run(&mut self, tree: TreeId, value: &[u8]) -> Result<PageId> {
         let page_size = self.pager.page_size();
-        let page_count = overflow::page_count_for(value.len() as u64, page_size);
+        let page_count = overflow::page_count(value.len() as u64, page_size);
         assert!(page_count <= self.space.run_len_max(), "the length of the value was checked");
         let mut frame = self.pager.pool.run(page_count as usize * page_size)?;
         match self.take(page_count) {
             Ok(id) => {
-                overflow::init(frame.bytes_mut(), id, tree, value);
+                page::init(frame.bytes_mut(), id, PageKind::Overflow, 0, tree);
+                overflow::fill(frame.bytes_mut(), value);
                 self.runs.insert(id, frame);
                 Ok(id)
             }
@@ -375,7 +375,7 @@ impl PageWrite for TxnPages {
     }
 
     fn free_run(&mut self, id: PageId, value_len: u64) -> Result<()> {
-        let page_count = overflow::page_count_for(value_len, self.pager.page_size());
+        let page_count = overflow::page_count(value_len, self.pager.page_size());
         self.give(id, page_count)?;
         if let Some(frame) = self.runs.remove(&id) {
             self.pager.pool.release(frame);

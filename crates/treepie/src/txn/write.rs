@@ -196,7 +196,7 @@ impl<'db> WriteTxn<'db> {
         let pages = self.pages.as_mut().expect("the transaction has not ended");
         let open = &mut self.open[handle.0];
         open.dropped = true;
-        let mut result = tree::destroy(pages, &open.state);
+        let mut result = tree::drop_pages(pages, &open.state);
         if result.is_ok() && open.stored.is_some() {
             result = self.catalog.remove(pages, name).map(|_| ());
         }
@@ -385,6 +385,7 @@ fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {
     };
     pages.create_first_group()?;
     pages.create_page(CATALOG_ROOT, PageKind::Leaf, TreeId::CATALOG)?;
+    tree::create_at(pages, CATALOG_ROOT)?;
     Catalog::create(pages)
 }
 
