@@ -6,5 +6,6 @@ mod format;
 pub mod ids;
 pub mod limits;
 mod pager;
+mod tree;
 
 pub use error::{Damage, Error, Result, Structure};

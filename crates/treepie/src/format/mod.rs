@@ -5,5 +5,8 @@
 
 pub mod blocks;
 pub mod bytes;
+pub mod catalog;
 pub mod checksum;
+pub mod node;
+pub mod overflow;
 pub mod page;
