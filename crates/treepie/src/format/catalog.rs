@@ -14,6 +14,8 @@
 //! |     32 |    8 | `payload_len`    | Bytes of all keys and values                       |
 //! |     40 |   24 | `reserved`       | Zero                                               |
 
+#![allow(dead_code, reason = "the layers above call what is here")]
+
 use crate::{
     error::{Damage, Structure},
     ids::{PageId, TreeId},

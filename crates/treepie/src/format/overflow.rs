@@ -9,6 +9,8 @@
 //!
 //! Only the first page has a header. Its checksum covers all pages of the run.
 
+#![allow(dead_code, reason = "the layers above call what is here")]
+
 use crate::{
     error::{Damage, Structure},
     limits::VALUE_LEN_MAX,

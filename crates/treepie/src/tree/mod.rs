@@ -6,7 +6,7 @@
 //!
 //! An operation that fails may leave the tree half changed: the caller undoes its transaction.
 
-#![allow(dead_code, reason = "the transaction layer calls what is here")]
+#![allow(dead_code, unused_imports, reason = "the transaction layer calls what is here")]
 
 pub mod check;
 pub mod cursor;

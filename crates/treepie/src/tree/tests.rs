@@ -536,69 +536,87 @@ fn check_reports_all_damage() {
     assert!(damage.iter().any(|d| d.page == harness.state.root), "{damage:?}");
 }
 
+/// Key `i` of a measurement, in `buf`: computed, so that the keys cost no misses of memory.
+fn measured_key(name: &str, i: usize, buf: &mut [u8; 24]) {
+    if name == "random" {
+        let mut random = Random(i as u64);
+        for part in buf.chunks_mut(8) {
+            part.copy_from_slice(&random.next().to_le_bytes());
+        }
+        return;
+    }
+    *buf = *b"users/000000000000/value";
+    let mut rest = i;
+    for digit in buf[6..18].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+}
+
 /// Prints rates: `cargo test -p treepie --release rates_ -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, not a test"]
-fn rates_of_a_million_entries() {
+fn rates_of_small_and_large_trees() {
+    for count in [10_000, 1_000_000] {
+        for (name, ascending) in [("random", false), ("decimal", true), ("decimal", false)] {
+            println!("{count} {name} keys, {}", if ascending { "ascending" } else { "shuffled" });
+            measure(count, name, ascending);
+        }
+    }
+}
+
+fn measure(count: usize, name: &str, ascending: bool) {
     use std::{hint::black_box, time::Instant};
-    const COUNT: usize = 1_000_000;
     let ns = |start: Instant, n: usize| start.elapsed().as_nanos() as f64 / n as f64;
     let mut store = MemoryStore::new(8192);
-    let mut random = Random(1);
-    for name in ["random", "ascending", "decimal, random order"] {
-        let mut state = create(&mut store, TreeId(2)).expect("memory does not fail");
-        let mut hint = Hint::default();
-        let mut keys: Vec<Vec<u8>> = (0..COUNT)
-            .map(|i| match name {
-                "random" => random.bytes(24),
-                _ => format!("users/{i:012}/value").into_bytes(),
-            })
-            .collect();
-        if name != "ascending" {
-            (1..COUNT).for_each(|i| keys.swap(i, random.below(i + 1)));
-        }
-        let start = Instant::now();
-        for key in &keys {
-            insert(&mut store, &mut state, &mut hint, key, &[5; 150]).expect("memory");
-        }
-        println!("{name}: insert {:.0} ns", ns(start, COUNT));
-        let (found, _) = check(&store, &state, &mut |_, _| true);
-        println!("  fill {:.3}, {found:?}", found.leaf_fill(8192));
-        let start = Instant::now();
-        for _ in 0..COUNT {
-            let key = &keys[random.below(COUNT)];
-            assert!(get(&store, &state, key).expect("memory").is_some());
-        }
-        println!("  get {:.0} ns", ns(start, COUNT));
-        let start = Instant::now();
-        for _ in 0..COUNT {
-            let key = &keys[random.below(COUNT)];
-            insert(&mut store, &mut state, &mut hint, key, &[6; 150]).expect("memory");
-        }
-        println!("  overwrite {:.0} ns", ns(start, COUNT));
-        for times in [1, 4] {
-            let start = Instant::now();
-            let mut sum = 0;
-            for _ in 0..times {
-                for entry in Range::new(&store, &state, Bound::Unbounded, Bound::Unbounded) {
-                    let (key, value) = entry.expect("memory");
-                    sum += usize::from(value[0]) + key.len();
-                }
-            }
-            println!("  scan {:.1} ns {}", ns(start, COUNT * times), black_box(sum) % 10);
-        }
-        let start = Instant::now();
-        for _ in 0..COUNT / 10 {
-            let key = &keys[random.below(COUNT)];
-            let range = Range::new(&store, &state, Bound::Included(key), Bound::Unbounded);
-            assert!(range.take(10).count() > 0);
-        }
-        println!("  scan of 10: {:.0} ns", ns(start, COUNT / 10));
-        let start = Instant::now();
-        for key in &keys {
-            assert!(remove(&mut store, &mut state, &mut hint, key).expect("memory"));
-        }
-        println!("  remove {:.0} ns", ns(start, COUNT));
-        drop_pages(&mut store, &state).expect("memory");
+    let mut state = create(&mut store, TreeId(2)).expect("memory does not fail");
+    let (mut hint, mut random, mut key) = (Hint::default(), Random(1), [0; 24]);
+    let mut order: Vec<usize> = (0..count).collect();
+    if !ascending {
+        (1..count).for_each(|i| order.swap(i, random.below(i + 1)));
     }
+    let start = Instant::now();
+    for &i in &order {
+        measured_key(name, i, &mut key);
+        insert(&mut store, &mut state, &mut hint, &key, &[5; 150]).expect("memory");
+    }
+    println!("  insert {:.0} ns", ns(start, count));
+    let (found, _) = check(&store, &state, &mut |_, _| true);
+    let fills = (found.leaf_fill(8192), found.branch_used_len / found.branch_pages.max(1));
+    println!("  fill {:.3}, branch bytes {}, leaves {}", fills.0, fills.1, found.leaf_pages);
+    let start = Instant::now();
+    for _ in 0..1_000_000 {
+        measured_key(name, random.below(count), &mut key);
+        black_box(get(&store, &state, black_box(&key)).expect("memory"));
+    }
+    println!("  get {:.0} ns", ns(start, 1_000_000));
+    let start = Instant::now();
+    for _ in 0..1_000_000 {
+        measured_key(name, random.below(count), &mut key);
+        insert(&mut store, &mut state, &mut hint, &key, &[6; 150]).expect("memory");
+    }
+    println!("  overwrite {:.0} ns", ns(start, 1_000_000));
+    let times = 4_000_000 / count;
+    let start = Instant::now();
+    let mut sum = 0;
+    for _ in 0..times {
+        for entry in Range::new(&store, &state, Bound::Unbounded, Bound::Unbounded) {
+            let (key, value) = entry.expect("memory");
+            sum += usize::from(value[0]) + key.len();
+        }
+    }
+    println!("  scan {:.1} ns {}", ns(start, count * times), black_box(sum) % 10);
+    let start = Instant::now();
+    for _ in 0..count / 10 {
+        measured_key(name, random.below(count), &mut key);
+        let range = Range::new(&store, &state, Bound::Included(&key), Bound::Unbounded);
+        assert!(range.take(10).count() > 0);
+    }
+    println!("  scan of 10: {:.0} ns", ns(start, count / 10));
+    let start = Instant::now();
+    for &i in &order {
+        measured_key(name, i, &mut key);
+        assert!(remove(&mut store, &mut state, &mut hint, &key).expect("memory"));
+    }
+    println!("  remove {:.0} ns", ns(start, count));
 }
