@@ -12,7 +12,10 @@ use crate::{
     ids::{Lsn, PageId, TreeId},
     pager::{access::PageRead, store::Pager},
     tree,
-    txn::{catalog::Catalog, snapshot::{Snapshot, TreeInfo}},
+    txn::{
+        catalog::Catalog,
+        snapshot::{Snapshot, TreeInfo},
+    },
 };
 
 use super::Database;
@@ -238,8 +241,7 @@ impl Check<'_> {
 
     fn tree(&mut self, name: &[u8], state: &tree::TreeState) {
         let claims = &mut self.claims;
-        let (_, damage) =
-            tree::check(&self.pages, state, &mut |page, len| claims.claim(page, len));
+        let (_, damage) = tree::check(&self.pages, state, &mut |page, len| claims.claim(page, len));
         for damage in damage {
             self.problem(Some(name), Some(damage.page), damage.what);
         }

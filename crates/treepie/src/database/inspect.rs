@@ -53,11 +53,8 @@ impl Iterator for JournalRecords {
             Ok(stored) => stored,
             Err(error) => return Some(Err(error)),
         };
-        let damaged = |what| Error::Corrupt {
-            file: stored.file.clone(),
-            offset: stored.offset,
-            what,
-        };
+        let damaged =
+            |what| Error::Corrupt { file: stored.file.clone(), offset: stored.offset, what };
         let record = match Record::parse(&stored.bytes) {
             Ok(record) => record,
             Err(what) => return Some(Err(damaged(what))),

@@ -65,9 +65,7 @@ impl Database {
         let lock_path = path.join(LOCK_FILE);
         let lock = disk.lock(&lock_path).map_err(|error| match error {
             LockError::Held(owner) => Error::Locked { path: path.to_owned(), owner },
-            LockError::Io(source) => {
-                Error::Io { action: "lock", file: lock_path.clone(), source }
-            }
+            LockError::Io(source) => Error::Io { action: "lock", file: lock_path.clone(), source },
         })?;
         find_or_create_data(disk, path, options)?;
         let core = Arc::new(recover(path, options)?.with_lock(lock));

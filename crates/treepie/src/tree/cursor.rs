@@ -81,7 +81,6 @@ impl<'p, P: PageRead> Cursor<'p, P> {
     /// # Errors
     /// As [`first`](Cursor::first).
     #[inline]
-    #[expect(clippy::should_implement_trait, reason = "a cursor lends no items; `Range` does")]
     pub fn next(&mut self) -> Result<bool> {
         if !self.placed {
             return Ok(false);

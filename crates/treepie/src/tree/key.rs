@@ -53,7 +53,7 @@ impl<'s> Key<'s> {
 
     /// Its bytes in one piece.
     #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
+    pub fn to_vec(self) -> Vec<u8> {
         [self.prefix, self.suffix].concat()
     }
 

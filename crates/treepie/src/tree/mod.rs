@@ -6,8 +6,6 @@
 //!
 //! An operation that fails may leave the tree half changed: the caller undoes its transaction.
 
-#![allow(dead_code, reason = "the transaction layer calls what is here")]
-
 pub mod check;
 pub mod cursor;
 pub mod insert;

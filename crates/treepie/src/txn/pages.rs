@@ -264,13 +264,7 @@ impl TxnPages {
 
 /// Stamps LSN and checksum into a changed page; the checksum follows from the one before and from
 /// the bytes that changed.
-fn stamp(
-    pager: &Pager,
-    base: Lsn,
-    id: PageId,
-    lsn: Lsn,
-    dirty: &mut DirtyPage,
-) -> Result<()> {
+fn stamp(pager: &Pager, base: Lsn, id: PageId, lsn: Lsn, dirty: &mut DirtyPage) -> Result<()> {
     let bytes = dirty.frame.bytes_mut();
     page::set_lsn(bytes, lsn);
     dirty.changed.note(0, page::PAGE_HEADER_SIZE / 2);

@@ -87,10 +87,7 @@ impl TreeInfo {
 
 impl Snapshot {
     /// Opens a snapshot of the newest visible state.
-    pub(crate) fn open(
-        core: &Arc<Core>,
-        location: &'static Location<'static>,
-    ) -> Result<Snapshot> {
+    pub(crate) fn open(core: &Arc<Core>, location: &'static Location<'static>) -> Result<Snapshot> {
         let reader = core.pager.registry.add(core.disk.now_us(), location)?;
         let core = Arc::clone(core);
         Ok(Snapshot { pages: Arc::new(SnapshotPages { core, reader }) })
