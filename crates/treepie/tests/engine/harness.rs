@@ -3,7 +3,7 @@
 
 use std::{env, sync::Arc, thread};
 
-use treepie::{Compression, Database, Error, Options, Result, Snapshot, WriteTxn};
+use treepie::{Compression, Database, Options, Result, Snapshot, WriteTxn};
 use treepie_testkit::{
     SimDisk,
     model::{Model, State},
@@ -125,11 +125,6 @@ pub fn verify(db: &Database, model: &Model) -> Result<u64, String> {
         Ok(Some(difference)) => Err(format!("LSN {lsn}: {difference}")),
         Err(error) => Err(format!("LSN {lsn} cannot be read: {error}")),
     }
-}
-
-/// Whether an error only says that a bound was reached: the transaction is undone, life goes on.
-pub fn is_bound(error: &Error) -> bool {
-    matches!(error, Error::Bound { .. })
 }
 
 /// The seeds of a test: `count` from `first` on, or the one that `TREEPIE_SEED` names.
