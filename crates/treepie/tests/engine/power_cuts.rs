@@ -82,10 +82,14 @@ impl Life {
     fn step(&mut self, step: &Step, number: usize) {
         match step {
             Step::Write(ops) => {
+                let before = self.db().stats();
                 let lsn = harness::write(self.db(), ops)
                     .unwrap_or_else(|error| panic!("seed {}, step {number}: {error}", self.seed));
                 self.disk.mark(lsn);
                 self.model.commit(lsn, ops);
+                let after = self.db().stats();
+                let early = after.checkpoints == before.checkpoints;
+                self.early_writes += u64::from(early && after.pages_written > before.pages_written);
             }
             Step::Abort(ops) => {
                 let aborted = self.db().write(|tx| {
@@ -98,8 +102,6 @@ impl Life {
             Step::Reopen => self.reopen(),
         }
         self.hold_or_release(number);
-        let stats = self.db().stats();
-        self.early_writes += u64::from(stats.pages_written > 0 && stats.checkpoints == 0);
     }
 
     /// Some snapshots stay for a while, so that checkpoints do less than everything.
