@@ -2,9 +2,10 @@
 
 pub mod disk;
 mod error;
+#[allow(dead_code, reason = "the layers above it are not there yet")]
 mod format;
 pub mod ids;
-#[allow(dead_code, reason = "the database above it is not there yet")]
+#[allow(dead_code, unused_imports, reason = "the database above it is not there yet")]
 mod journal;
 pub mod limits;
 mod pager;

@@ -38,10 +38,11 @@ pub fn first_segment_len(segment_size_max: u64) -> u64 {
 impl Shared {
     /// Begins a new segment with room for a group. Called with `sync_turn` held.
     pub fn roll(&self, writer: &mut Writer, group_len: u64) -> Result<()> {
-        if let Some(current) = writer.current.take()
-            && writer.synced < writer.last.lsn
-        {
-            current.file.sync_data().map_err(Error::io("sync", &current.path))?;
+        if let Some(current) = writer.current.take() {
+            if writer.synced < writer.last.lsn {
+                current.file.sync_data().map_err(Error::io("sync", &current.path))?;
+            }
+            self.note_used(&current);
         }
         writer.synced = writer.last.lsn;
         let (disk, dir) = (&self.config.disk, &self.config.dir);
@@ -65,6 +66,14 @@ impl Shared {
         };
         writer.current = Some(Current { file, path, header, offset: 0, is_spare_asked: false });
         Ok(())
+    }
+
+    fn note_used(&self, current: &Current) {
+        let mut shelf = self.shelf.lock();
+        let first = current.header.first_lsn;
+        if let Some(live) = shelf.segments.iter_mut().find(|live| live.first == first) {
+            live.used = current.offset;
+        }
     }
 
     fn note_segment(&self, live: Live, writer: &mut Writer) {

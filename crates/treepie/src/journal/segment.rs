@@ -208,17 +208,17 @@ impl SegmentReader {
         Ok(Frame::parse(frame, claimed_checksum(record)).ok())
     }
 
-    /// Whether a frame of this life, though damaged, seems to be at the next multiple of 8 or of
-    /// 4 KiB from `offset` on.
-    pub fn resembles_frame(&mut self, offset: u64, lsn: Lsn) -> Result<bool> {
-        let Ok(header) = self.header else { return Ok(false) };
+    /// Where a frame of this life, though damaged, seems to be: the next multiple of 8 or of 4 KiB
+    /// from `offset` on.
+    pub fn damaged_frame(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>> {
+        let Ok(header) = self.header else { return Ok(None) };
         for place in [align_frame(offset), align_block(offset)] {
             let frame = self.window.bytes(place, FRAME_SIZE)?.and_then(|b| b.first_chunk());
             if frame.is_some_and(|frame| Frame::resembles(frame, header.incarnation, lsn)) {
-                return Ok(true);
+                return Ok(Some(place));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Looks at every block from `offset` on for frames of records at or above `missing`. Without
