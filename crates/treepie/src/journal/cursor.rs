@@ -130,13 +130,7 @@ impl Cursor {
     pub fn record(&mut self) -> Result<Record<'_>> {
         let found = self.found.expect("the step found a record");
         let reader = self.reader.as_mut().expect("it was found in a segment");
-        let path = reader.path().to_path_buf();
-        let bytes = reader.bytes(&found)?;
-        Record::open(found.header, bytes).map_err(|what| Error::Corrupt {
-            file: path,
-            offset: found.offset,
-            what,
-        })
+        reader.record(&found)
     }
 
     /// The stored bytes of that record, its file and its place there. Panics as `record`.

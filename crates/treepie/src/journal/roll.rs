@@ -90,7 +90,7 @@ impl Shared {
             if let Some(spare) = shelf.take_spare(len_min) {
                 return Ok(spare);
             }
-            if !shelf.preparing.is_some_and(|len| len >= len_min) {
+            if shelf.preparing.is_none_or(|len| len < len_min) {
                 break;
             }
             self.shelf_changed.wait(&mut shelf);
