@@ -267,6 +267,29 @@ fn stale_bytes_of_a_recycled_segment_are_never_accepted() {
     assert_eq!(again.history, log.history[before..]);
 }
 
+/// A dropped tail may come back in a recycled file with just the LSN, and even the chain, that is
+/// expected at its place. Only the incarnation tells.
+#[test]
+fn stale_record_with_the_expected_lsn_and_chain_is_not_accepted() {
+    for first_len in [100, 101] {
+        let mut old = Log::new(64 << 10);
+        (0..4).for_each(|_| old.commit(&[100]));
+        let stale = old.disk.edit(&path(1), |bytes| bytes.clone());
+        let disk = Arc::new(MemoryDisk::default());
+        crate::disk::Disk::random(&*disk).expect("another incarnation than in the old life");
+        let mut new = Log::open(disk, 64 << 10, genesis()).expect("it opens");
+        new.commit(&[first_len]);
+        new.commit(&[100]);
+        assert_eq!(new.last.chain == old.position(2).chain, first_len == 100);
+        let used = new.journal.report().segments[0].used as usize;
+        new.disk.edit(&path(1), |bytes| bytes[used..].copy_from_slice(&stale[used..]));
+        let (_, recovered, applied) =
+            recover(config(&new.disk, 64 << 10), genesis()).expect("it opens");
+        assert_eq!(applied, new.history);
+        assert!(recovered.last == new.last);
+    }
+}
+
 #[test]
 fn torn_tail_then_new_records_then_recovery_again() {
     let mut log = Log::new(64 << 10);
