@@ -240,6 +240,19 @@ fn power_cut_keeps_every_synced_record_and_opens() {
 }
 
 #[test]
+fn records_found_after_a_kill_survive_a_power_cut_after_the_next_commit() {
+    let mut log = Log::new(64 << 10);
+    log.commit(&[100]);
+    log.append(&[200]);
+    let mut again = Log::open(log.disk.clone(), 64 << 10, genesis()).expect("it opens");
+    assert_eq!(again.history, log.history, "a killed process leaves its page cache behind");
+    again.commit(&[300]);
+    let cut = again.disk.power_cut(&mut || false);
+    let third = Log::open(cut, 64 << 10, genesis()).expect("it opens");
+    assert_eq!(third.history, again.history);
+}
+
+#[test]
 fn stale_bytes_of_a_recycled_segment_are_never_accepted() {
     let mut log = Log::new(16 << 10);
     for _ in 0..30 {
