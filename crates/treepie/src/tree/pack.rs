@@ -27,7 +27,7 @@ use super::{
 
 /// Fewer keys than this get no prefix where they fit without: it saves them little, and the next
 /// key would often lack it.
-const PREFIX_COUNT_MIN: usize = 8;
+pub const PREFIX_COUNT_MIN: usize = 8;
 
 /// An entry with its whole key.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use crate::{
 use super::{
     insert::Hint,
     key::Key,
-    pack::{Fit, Item, Pack},
+    pack::{Fit, Item, PREFIX_COUNT_MIN, Pack},
     search::{Path, branch_at, leaf_at},
     slots::{self, Cell},
     state::TreeState,
@@ -153,7 +153,7 @@ fn insert_child<P: PageWrite>(
         let child = new.right.0.to_le_bytes();
         if let Some(suffix) = separator_suffix(&branch, &new.separator) {
             let cell = Cell { suffix, payload: &child, overflow: false };
-            if slots::has_room(&branch, &cell) {
+            if slots::has_room(&branch, &cell) && !is_due(branch.len() + 1) {
                 slots::insert::<BRANCH>(&mut pages.page_mut(id)?, at + 1, &cell);
                 return Ok(());
             }
@@ -176,6 +176,12 @@ fn insert_child<P: PageWrite>(
         new = split;
     }
     Ok(())
+}
+
+/// Whether a branch that has come to so many children is built anew, to get the prefix that its
+/// separators share by now: without it heads are equal, and searches touch cells.
+fn is_due(count: usize) -> bool {
+    count.is_power_of_two() && count >= PREFIX_COUNT_MIN
 }
 
 /// What a branch stores of a separator, if it has the branch's prefix. Only the first child's
