@@ -198,16 +198,32 @@ fn share<P: PageWrite>(
     }
     let (_, Some((sibling, id))) = best else { return Ok(false) };
     let sibling_copy = pages.page(id)?.to_vec();
+    let sibling_count = Leaf::new(&sibling_copy).len();
     let mut pack = Pack::new(pages.page_size());
-    let (left, right) = if sibling > at { (path.leaf, id) } else { (id, path.leaf) };
-    if sibling > at {
+    let to_right = sibling > at;
+    if to_right {
         extend_with(&mut pack, &Leaf::new(copy), Some(new));
         extend_with(&mut pack, &Leaf::new(&sibling_copy), None);
     } else {
         extend_with(&mut pack, &Leaf::new(&sibling_copy), None);
         extend_with(&mut pack, &Leaf::new(copy), Some(new));
     }
-    spread(pages, &pack, (parent, sibling.max(at), 1), (left, right))
+    let Some((left, right)) = pack.cut() else { return Ok(false) };
+    let place = (parent, sibling.max(at), 1);
+    if !set_separator(pages, place, &pack.separator(&right))? {
+        return Ok(false);
+    }
+    let own_count = pack.len() - sibling_count;
+    let (own, other, moved, moved_at) = if to_right {
+        (left, right, right.start()..own_count, 0)
+    } else {
+        (right, left, sibling_count..right.start(), sibling_count)
+    };
+    if !pack.add(pages, id, moved, moved_at)? {
+        pack.store(pages, id, &other)?;
+    }
+    pack.store(pages, path.leaf, &own)?;
+    Ok(true)
 }
 
 /// Cuts the entries of two siblings anew. `right_child` is the parent, the right one's index in

@@ -401,6 +401,37 @@ fn leaf_fill(harness: &Harness) -> f64 {
 }
 
 #[test]
+fn an_insertion_changes_few_bytes() {
+    let mut harness = Harness::new(8192, 5, KEYS[0].1);
+    for i in 0..40 {
+        harness.store.take_changed_len();
+        harness.insert(format!("{:016}", i * 7919 % 41).into_bytes(), vec![3; 150]);
+        let changed_len = harness.store.take_changed_len();
+        // The header, the cell, half of the heads and all offsets, each up to a block more.
+        let limit = 16 + (172 + 30) + (4 * i + 30) + (2 * i + 30);
+        assert!(changed_len <= limit, "entry {i} changed {changed_len} bytes");
+    }
+    harness.insert(format!("{:016}", 7919 % 41).into_bytes(), vec![4; 150]);
+    let changed_len = harness.store.take_changed_len();
+    assert!(changed_len <= 176, "an overwrite changed {changed_len} bytes");
+    harness.check();
+}
+
+/// Prints what random insertion writes, when each is a transaction of its own.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn rates_of_changed_bytes() {
+    let mut harness = Harness::new(8192, 5, KEYS[0].1);
+    let mut changed_len = 0;
+    for _ in 0..20_000 {
+        let key = harness.random.bytes(24);
+        harness.insert(key, vec![3; 150]);
+        changed_len += harness.store.take_changed_len();
+    }
+    println!("{} bytes change in one insertion", changed_len / 20_000);
+}
+
+#[test]
 fn leaf_has_these_bytes() {
     let mut harness = Harness::new(4096, 1, KEYS[0].1);
     harness.insert(b"bcdef".to_vec(), b"two".to_vec());
