@@ -5,12 +5,14 @@
 //! insertion; else it splits. An entry behind all others opens a new last leaf and leaves the old
 //! one as it is, so ascending insertion fills leaves.
 
+use std::ops::Range;
+
 use crate::{
     error::{Error, Result},
-    format::node::{BRANCH, Leaf, Node},
+    format::node::{BRANCH, LEAF, Leaf, Node},
     ids::PageId,
     limits::TREE_DEPTH_MAX,
-    pager::access::PageWrite,
+    pager::access::{PageMut, PageWrite},
 };
 
 use super::{
@@ -154,7 +156,7 @@ impl<P: PageWrite> Edit<'_, P> {
 
 /// Appends the entries of a leaf, and a new one at its place.
 pub(super) fn extend_with<'a>(
-    pack: &mut Pack<'a, { crate::format::node::LEAF }>,
+    pack: &mut Pack<'a, LEAF>,
     leaf: &Leaf<'a>,
     new: Option<&NewEntry<'a>>,
 ) {
@@ -214,16 +216,44 @@ fn share<P: PageWrite>(
         return Ok(false);
     }
     let own_count = pack.len() - sibling_count;
+    let at = right.start();
     let (own, other, moved, moved_at) = if to_right {
-        (left, right, right.start()..own_count, 0)
+        (left, right, at..own_count, 0)
     } else {
-        (right, left, sibling_count..right.start(), sibling_count)
+        (right, left, sibling_count..at, sibling_count)
     };
-    if !pack.add(pages, id, moved, moved_at)? {
+    let kept = if to_right { 0..at } else { at.saturating_sub(sibling_count)..own_count };
+    let only_gives = !moved.is_empty();
+    if !only_gives || !pack.add(pages, id, moved, moved_at)? {
         pack.store(pages, id, &other)?;
     }
-    pack.store(pages, path.leaf, &own)?;
+    if !only_gives || !keep(&mut pages.page_mut(path.leaf)?, kept, new) {
+        pack.store(pages, path.leaf, &own)?;
+    }
     Ok(true)
+}
+
+/// Removes the entries outside `kept` from a leaf and inserts the new one, if it is inside: `kept`
+/// counts it. Returns false when there is no room without building the leaf anew.
+fn keep(page: &mut PageMut<'_>, kept: Range<usize>, new: &NewEntry<'_>) -> bool {
+    let leaf = Leaf::new(page.bytes());
+    let Some(suffix) = new.key.strip_prefix(leaf.prefix()) else { return false };
+    if new.replaces {
+        return false;
+    }
+    let without_new = |index: usize| index - usize::from(index > new.at);
+    let (start, end, count) = (without_new(kept.start), without_new(kept.end), leaf.len());
+    slots::remove_range::<LEAF>(page, end..count);
+    slots::remove_range::<LEAF>(page, 0..start);
+    if !kept.contains(&new.at) {
+        return true;
+    }
+    let cell = Cell { suffix, payload: new.payload, overflow: new.overflow };
+    let has_room = slots::has_room(&Leaf::new(page.bytes()), &cell);
+    if has_room {
+        slots::insert::<LEAF>(page, new.at - kept.start, &cell);
+    }
+    has_room
 }
 
 /// Cuts the entries of two siblings anew. `right_child` is the parent, the right one's index in
