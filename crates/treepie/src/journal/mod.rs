@@ -55,10 +55,7 @@ use self::{
     writer::{Writer, group_len},
 };
 
-pub use self::{
-    cursor::TornTail,
-    reader::{JournalReader, StoredRecord},
-};
+pub use self::{cursor::TornTail, reader::JournalReader};
 
 /// A place in the history: a record and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +92,7 @@ pub struct Recovered {
     pub last: JournalPosition,
     /// Records above the checkpoint.
     pub records: u64,
-    /// Their bytes, not compressed further than they are stored.
+    /// Their bytes in the journal, headers and padding included.
     pub bytes: u64,
     /// What was dropped behind the last record.
     pub torn_tail: Option<TornTail>,
@@ -215,6 +212,21 @@ impl Journal {
     pub fn trim(&self, checkpointed: Lsn) -> Result<()> {
         self.shared.marks.lock().trim(checkpointed);
         self.shared.trim(checkpointed)
+    }
+
+    /// Gives back to the file system what waits for records to come: spares, and the end of the
+    /// newest segment. Everything must be durable; the next append begins a new segment.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io); the journal is still whole.
+    ///
+    /// # Panics
+    /// If records are not synced.
+    pub fn shrink(&self) -> Result<()> {
+        let writer = self.shared.writer.lock();
+        assert_eq!(writer.synced, writer.last.lsn, "records are not synced");
+        drop(writer);
+        self.shared.shrink()
     }
 
     /// Bytes of journal behind `lsn`, at most some 64 KiB too many.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{disk::Disk, error::Result, ids::Lsn};
 
-use super::cursor::{Cursor, Expected, TornTail};
+use super::cursor::{Cursor, Expected};
 
 /// A record as it is stored, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +54,6 @@ impl JournalReader {
         self.cursor = Cursor::open(self.disk.clone(), &self.dir, before, EXPECTED)?;
         self.from = lsn;
         Ok(self)
-    }
-
-    /// What was behind the last record, at the end.
-    pub fn torn_tail(&self) -> Option<&TornTail> {
-        self.cursor.torn_tail()
     }
 
     fn read_next(&mut self) -> Result<Option<StoredRecord>> {

@@ -303,9 +303,7 @@ fn a_full_disk_is_an_error_that_names_the_file() {
     let disk = SimDisk::new(1);
     let db = harness::options(&disk).open(DIR).expect("it opens");
     disk.set_capacity(Some(1));
-    let error = (0..).find_map(|_| {
-        db.write(|tx| tx.tree("t")?.insert("k", vec![1; 20_000])).err()
-    });
+    let error = (0..).find_map(|_| db.write(|tx| tx.tree("t")?.insert("k", vec![1; 20_000])).err());
     let error = error.expect("the disk is full");
     let Error::Io { file, source, .. } = &error else { panic!("{error:?}") };
     assert_eq!(source.raw_os_error(), Some(28), "{error}");

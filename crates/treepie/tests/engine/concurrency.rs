@@ -136,7 +136,10 @@ fn readers_see_whole_commits_while_writer_and_checkpoint_run() {
                 let committed = transfer(&db, &mut rng).expect("a commit");
                 assert_eq!(committed, lsn + 1, "seed {seed}, step {step}");
                 lsn = committed;
-                assert!(db.read().expect("a snapshot").lsn().0 >= lsn, "one's own commit is visible");
+                assert!(
+                    db.read().expect("a snapshot").lsn().0 >= lsn,
+                    "one's own commit is visible"
+                );
             }
             done.store(true, SeqCst);
             audits = readers.into_iter().map(|reader| reader.join().expect("a reader")).sum();

@@ -36,13 +36,8 @@ fn small(disk: &SimDisk) -> treepie::Options {
 
 /// Runs the script up to its end, or up to the first error.
 fn run(disk: &SimDisk, steps: &[Step]) -> Wreck {
-    let mut wreck = Wreck {
-        disk: disk.clone(),
-        db: None,
-        model: new_model(),
-        attempted: None,
-        error: None,
-    };
+    let mut wreck =
+        Wreck { disk: disk.clone(), db: None, model: new_model(), attempted: None, error: None };
     match small(disk).open(DIR) {
         Ok(db) => wreck.db = Some(db),
         Err(error) => {
@@ -124,7 +119,10 @@ impl Wreck {
         disk.set_capacity(None);
         let db = small(&disk).open(DIR).unwrap_or_else(|e| panic!("{context}: reopening: {e}"));
         let lsn = verify(&db, &before).unwrap_or_else(|e| panic!("{context}: reopened: {e}"));
-        assert!(lsn >= acknowledged, "{context}: LSN {acknowledged} was acknowledged, {lsn} is there");
+        assert!(
+            lsn >= acknowledged,
+            "{context}: LSN {acknowledged} was acknowledged, {lsn} is there"
+        );
         disk.mark(lsn);
         let opened_at = disk.log().len();
         let mut after = before.clone();
@@ -176,7 +174,10 @@ fn assert_names_the_call(error: &Error, number: i32, context: &str) {
         panic!("{context}: the failure came back as {error:?}");
     };
     assert_eq!(source.raw_os_error(), Some(number), "{context}: {error}");
-    assert!(!action.is_empty() && file.starts_with(DIR) || file.as_os_str() == "/", "{context}: {error}");
+    assert!(
+        !action.is_empty() && file.starts_with(DIR) || file.as_os_str() == "/",
+        "{context}: {error}"
+    );
 }
 
 fn fail_every_change(seed: u64, fault: impl Fn(u64) -> Fault, number: i32) -> (u64, u64) {
@@ -201,7 +202,8 @@ fn fail_every_change(seed: u64, fault: impl Fn(u64) -> Fault, number: i32) -> (u
             // Only what happens while the last handle is dropped has nobody to tell.
             None if k + 12 > calls => {}
             None => {
-                silent_max = silent_max.checked_sub(1).unwrap_or_else(|| panic!("{context}: silent"));
+                silent_max =
+                    silent_max.checked_sub(1).unwrap_or_else(|| panic!("{context}: silent"));
             }
         }
         images += wreck.reopen_and_cut(seed, &context);
@@ -234,9 +236,8 @@ fn any_changing_call_may_fail_once_with_enospc_after_a_short_write() {
 
 #[test]
 fn any_changing_call_may_fail_for_ever_with_enospc_after_a_short_write() {
-    let fault = |k| {
-        Fault::nth(k).of_changes().error(FaultError::ENOSPC).after_short_write(5000).forever()
-    };
+    let fault =
+        |k| Fault::nth(k).of_changes().error(FaultError::ENOSPC).after_short_write(5000).forever();
     fail_every_change_of_seeds(7, fault, 28);
 }
 
@@ -308,14 +309,21 @@ fn what_reopening_showed_after_a_failed_sync_survives_the_next_power_cut() {
         restarted.heal();
         let db = small(&restarted).open(DIR).expect("it reopens");
         let lsn = verify(&db, &model).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        if lsn == model.lsn() { shown += 1 } else { lost += 1 }
+        if lsn == model.lsn() {
+            shown += 1
+        } else {
+            lost += 1
+        }
         let log = restarted.log();
         let mut player = log.player(seed);
         player.advance_to(log.len());
         for draw in 0..20 {
             let found = open_image(&player.image(draw), &model);
             let found = found.unwrap_or_else(|e| panic!("seed {seed}, image seed {draw}: {e}"));
-            assert!(found >= lsn, "seed {seed}, image seed {draw}: {lsn} was shown, {found} is there");
+            assert!(
+                found >= lsn,
+                "seed {seed}, image seed {draw}: {lsn} was shown, {found} is there"
+            );
         }
     }
     println!("the unsynced record came back {shown} times, and did not {lost} times");

@@ -42,7 +42,9 @@ fn a_key_that_is_too_long_is_refused_with_the_limit_and_the_longest_one_is_not()
                 tree.insert(vec![byte; max], b"at the limit")?;
             }
             let error = tree.insert(vec![1; max + 1], b"v").expect_err("too long");
-            assert!(matches!(error, Error::KeyTooLong { len, max: m } if len == max + 1 && m == max));
+            assert!(
+                matches!(error, Error::KeyTooLong { len, max: m } if len == max + 1 && m == max)
+            );
             assert_says(&error, &[&max.to_string(), "shorten the key"]);
             // Nothing was changed: the transaction goes on.
             tree.insert(b"", b"the empty key is a key")?;

@@ -156,7 +156,11 @@ fn look_at_tree(tree: &Tree<'_>, entries: &Entries, rng: &mut Rng) -> treepie::R
             let Some(entry) = entry.transpose()? else { break };
             assert!(front < back, "{bounds:?}: {} is one too many", entry.0);
             let key = if from_front { expected[front] } else { expected[back - 1] };
-            if from_front { front += 1 } else { back -= 1 }
+            if from_front {
+                front += 1
+            } else {
+                back -= 1
+            }
             assert_eq!(entry.0.to_vec(), *key, "{bounds:?}");
             assert_eq!(entry.1, &*entries[key], "{bounds:?}");
         }
@@ -213,13 +217,8 @@ fn random_prefix(keys: &[&Vec<u8>], rng: &mut Rng) -> Vec<u8> {
 }
 
 fn shape(seed: u64, page_size: usize, steps: usize) -> Shape {
-    let base = Shape {
-        steps,
-        page_size,
-        checkpoint_every: 15,
-        reopen_every: 60,
-        ..Shape::default()
-    };
+    let base =
+        Shape { steps, page_size, checkpoint_every: 15, reopen_every: 60, ..Shape::default() };
     match seed % 3 {
         0 => Shape { ops_max: 200, keys: 3000, trees: 2, ..base },
         1 => Shape { ops_max: 30, keys: 150, trees: 8, key_len_max: page_size / 4 - 48, ..base },

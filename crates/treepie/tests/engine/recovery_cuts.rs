@@ -19,7 +19,12 @@ fn open_logged(recorded: &Recorded, image: &SimDisk, floor: u64) -> Result<(Log,
 }
 
 /// Everything in an image is durable, so every cut during its recovery leaves the same state.
-fn cut_recovery(recorded: &Recorded, image: &SimDisk, floor: u64, depth: u32) -> Result<u64, String> {
+fn cut_recovery(
+    recorded: &Recorded,
+    image: &SimDisk,
+    floor: u64,
+    depth: u32,
+) -> Result<u64, String> {
     let (log, lsn) = open_logged(recorded, image, floor)?;
     let mut player = log.player(recorded.seed);
     let mut images = 0;
