@@ -6,13 +6,29 @@ fn main() -> treepie::Result<()> {
     let dir = tempfile::tempdir_in(".").expect("dir");
     let db = treepie::Database::open(dir.path().join("db"))?;
     let mut x = 88172645463325252u64;
-    let vals: Vec<u8> = (0..1<<20).map(|_| { x ^= x << 13; x ^= x >> 7; x ^= x << 17; x as u8 }).collect();
+    let vals: Vec<u8> = (0..1 << 20)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x as u8
+        })
+        .collect();
     let t = Instant::now();
-    let mut i = 0; let (mut a, mut b) = (0.0, 0.0);
+    let mut i = 0;
+    let (mut a, mut b) = (0.0, 0.0);
     while i < n {
         let t1 = Instant::now();
         let mut tx = db.begin_write()?;
-        { let mut tr = tx.tree("s")?; for j in i..(i+batch).min(n) { let mut k=*b"0000000000000000--------"; k[16..].copy_from_slice(&j.to_be_bytes()); let o = (j.wrapping_mul(7919) % ((1<<20) - 150)) as usize; tr.insert(k, &vals[o..o+150])?; } }
+        {
+            let mut tr = tx.tree("s")?;
+            for j in i..(i + batch).min(n) {
+                let mut k = *b"0000000000000000--------";
+                k[16..].copy_from_slice(&j.to_be_bytes());
+                let o = (j.wrapping_mul(7919) % ((1 << 20) - 150)) as usize;
+                tr.insert(k, &vals[o..o + 150])?;
+            }
+        }
         a += t1.elapsed().as_secs_f64();
         let t1 = Instant::now();
         tx.commit()?;

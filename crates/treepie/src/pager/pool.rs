@@ -174,6 +174,10 @@ impl Pool {
         let slab_size = SLAB_SIZE.min(self.limits.memory_max.max(self.page_size));
         let mut slab =
             MmapMut::map_anon(slab_size).map_err(Error::io("map memory for", &self.scratch_dir))?;
+        // Fewer, larger pages: one fault for 2 MiB, and fewer misses of the translation cache. A
+        // system that does not have them does without.
+        #[cfg(target_os = "linux")]
+        let _ = slab.advise(memmap2::Advice::HugePage);
         push_pages(&mut shelves.free, slab.as_mut_ptr(), slab_size, self.page_size);
         shelves.slabs.push(slab);
         Ok(())
