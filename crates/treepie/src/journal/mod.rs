@@ -55,10 +55,7 @@ use self::{
     writer::{Writer, group_len},
 };
 
-pub use self::{
-    cursor::TornTail,
-    reader::{JournalReader, StoredRecord},
-};
+pub use self::{cursor::TornTail, reader::JournalReader};
 
 /// A place in the history: a record and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +92,7 @@ pub struct Recovered {
     pub last: JournalPosition,
     /// Records above the checkpoint.
     pub records: u64,
-    /// Their bytes, not compressed further than they are stored.
+    /// Their bytes in the journal, headers and padding included.
     pub bytes: u64,
     /// What was dropped behind the last record.
     pub torn_tail: Option<TornTail>,

@@ -28,7 +28,7 @@ use std::{
     fmt,
     ptr::{NonNull, null_mut},
     sync::atomic::{
-        AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
+        AtomicPtr, AtomicU64,
         Ordering::{Acquire, Relaxed, Release, SeqCst},
         fence,
     },
@@ -39,9 +39,12 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::ids::{Lsn, PageId};
 
 use super::{
-    pool::{Frame, Origin, Pool},
+    pool::Pool,
     readers::{ReaderEntry, ReaderSlot, Readers, Registry},
+    version::{Node, answer, fill, lsn_of, node_at, node_ref, recycle},
 };
+
+pub use super::version::{Found, NewVersion};
 
 const CHUNK_LEN: usize = 4096;
 const TABLE_LEN: usize = (1 << 32) / CHUNK_LEN;
@@ -51,36 +54,6 @@ const FOREVER: Lsn = Lsn(u64::MAX);
 
 struct Chunk {
     slots: [AtomicPtr<Node>; CHUNK_LEN],
-}
-
-struct Node {
-    lsn: AtomicU64,
-    next: AtomicPtr<Node>,
-    /// Null for a page that was freed by this LSN.
-    data: AtomicPtr<u8>,
-    len: AtomicU64,
-    page: AtomicU32,
-    origin: AtomicU8,
-}
-
-/// What a page is at an LSN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<'a> {
-    /// The bytes in the map.
-    Map,
-    /// This version: one page, or all pages of a run.
-    Version(Lsn, &'a [u8]),
-    /// Nothing: it is free.
-    Free,
-}
-
-/// What a transaction made of a page.
-#[derive(Debug)]
-pub enum NewVersion {
-    /// These bytes.
-    Frame(Frame),
-    /// It is free now.
-    Free,
 }
 
 /// All versions of all pages.
@@ -392,81 +365,11 @@ impl Change<'_> {
     }
 }
 
-impl Node {
-    fn empty() -> Node {
-        Node {
-            lsn: AtomicU64::new(u64::MAX),
-            next: AtomicPtr::new(null_mut()),
-            data: AtomicPtr::new(null_mut()),
-            len: AtomicU64::new(0),
-            page: AtomicU32::new(0),
-            origin: AtomicU8::new(0),
-        }
-    }
-}
-
-/// Makes a node that nobody can reach yet a version. Its LSN goes first: a reader that still looks
-/// at it from its life before must find one above its own.
-fn fill(node: &Node, page: PageId, lsn: Lsn, frame: Option<Frame>, next: *mut Node) {
-    node.lsn.store(lsn.0, Release);
-    node.page.store(page.0, Relaxed);
-    node.next.store(next, Release);
-    let (data, len, origin) = match frame {
-        Some(frame) => (frame.data.as_ptr(), frame.len as u64, frame.origin),
-        None => (null_mut(), 0, Origin::Slab),
-    };
-    node.data.store(data, Relaxed);
-    node.len.store(len, Relaxed);
-    node.origin.store(origin as u8, Relaxed);
-}
-
-/// Gives the frame of a version back to the pool.
-fn recycle(node: NonNull<Node>, pool: &Pool) {
-    let node = node_at(node);
-    let Some(data) = NonNull::new(node.data.swap(null_mut(), Relaxed)) else { return };
-    let origin = match node.origin.load(Relaxed) {
-        0 => Origin::Slab,
-        1 => Origin::Scratch,
-        2 => Origin::Run,
-        _ => Origin::ScratchRun,
-    };
-    pool.release(Frame { data, len: node.len.load(Relaxed) as usize, origin });
-}
-
-fn lsn_of(node: NonNull<Node>) -> Lsn {
-    Lsn(node_at(node).lsn.load(Relaxed))
-}
-
-#[inline(always)]
-fn answer<'a>(node: &Node) -> Found<'a> {
-    let data = node.data.load(Acquire);
-    if data.is_null() {
-        return Found::Free;
-    }
-    let len = node.len.load(Relaxed) as usize;
-    // SAFETY: the node is the caller's answer, and the caller is registered: its frame stays until
-    // the registration ends (`find`), and nobody writes to a frame once it is a version.
-    let bytes = unsafe { std::slice::from_raw_parts(data, len) };
-    Found::Version(Lsn(node.lsn.load(Relaxed)), bytes)
-}
-
 #[inline(always)]
 fn chunk_ref<'a>(slot: &AtomicPtr<Chunk>) -> Option<&'a Chunk> {
     // SAFETY: the table holds null or a chunk, which lives as long as the directory; the reference
     // is used only inside calls on the directory.
     unsafe { slot.load(Acquire).as_ref() }
-}
-
-#[inline(always)]
-fn node_ref<'a>(slot: &AtomicPtr<Node>) -> Option<&'a Node> {
-    // SAFETY: slots and links hold null or a node, which lives as long as the directory; the
-    // reference is used only inside calls on the directory.
-    unsafe { slot.load(Acquire).as_ref() }
-}
-
-fn node_at<'a>(node: NonNull<Node>) -> &'a Node {
-    // SAFETY: as in `node_ref`.
-    unsafe { node.as_ref() }
 }
 
 fn zeroed_table() -> Box<[AtomicPtr<Chunk>]> {
