@@ -20,7 +20,7 @@ use crate::{
 
 use super::Database;
 
-/// Most problems of one kind that are listed one by one.
+/// Most problems that are listed.
 const PROBLEMS_MAX: usize = 10_000;
 
 /// What a check found.
@@ -29,7 +29,7 @@ const PROBLEMS_MAX: usize = 10_000;
 pub struct CheckReport {
     /// LSN of the state that was checked.
     pub lsn: Lsn,
-    /// All damage; empty when there is none.
+    /// Damage, the first 10,000 items of it; empty when there is none.
     pub problems: Vec<Problem>,
     /// The trees that could be found.
     pub trees: Vec<TreeInfo>,
@@ -139,8 +139,10 @@ impl Claims {
 }
 
 impl Database {
-    /// Checks the whole database as of the newest commit. Takes time in proportion to its size;
-    /// readers and writers go on meanwhile.
+    /// Checks the whole database as of the newest commit: that every page has its checksum and
+    /// layout, keys are in order, and each page belongs to one tree, or is free, or fixed. Takes
+    /// time in proportion to its size. Waits for the writer of the moment; then readers and writers
+    /// go on meanwhile.
     ///
     /// # Errors
     /// [`Error::Bound`], [`Error::Reentrant`]: it could not begin. Damage is in the report.

@@ -19,8 +19,9 @@
 //! |    104 |    8 | `written_us`    | Time of this checkpoint, microseconds since 1970        |
 //! |    112 |      | `reserved`      | Zero up to the end of the page                          |
 //!
-//! Validity: magic, version, checksum, page size, and `generation` of the right parity. Only the
-//! checkpoint writes them, always over the older one, after the data file was synced.
+//! Validity: magic, version, checksum, page size, and `generation` of the right parity. Behind the
+//! creation only the checkpoint writes them, always over the older one, after the data file was
+//! synced.
 
 use crate::{
     error::{Damage, Structure},
