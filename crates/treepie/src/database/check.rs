@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     format::{
         bitmap::{CATALOG_ROOT, bit_position, bitmap_page, is_fixed, pages_per_group},
+        meta::Meta,
         page::{self, PageKind},
     },
     ids::{Lsn, PageId, TreeId},
@@ -196,6 +197,7 @@ fn check_snapshot(pager: &Pager, snapshot: &Snapshot, group_count: u32) -> Check
             entries: 0,
         },
     };
+    check.meta_pages();
     check.trees();
     check.report.tree_pages = check.claims.claimed;
     check.space(group_count);
@@ -216,6 +218,20 @@ impl Check<'_> {
         let offset = page.map(|page| u64::from(page.0) * self.pages.page_size() as u64);
         let tree = tree.map(<[u8]>::to_vec);
         self.report.problems.push(Problem { tree, page, offset, what });
+    }
+
+    /// The older meta page is what recovery falls back to: it must be valid too.
+    fn meta_pages(&mut self) {
+        for number in [0, 1] {
+            let page = PageId(number);
+            let problem = match self.pages.pager.raw(page, 1) {
+                Ok(bytes) => Meta::decode(bytes, number).err().map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(what) = problem {
+                self.problem(None, Some(page), what);
+            }
+        }
     }
 
     fn trees(&mut self) {

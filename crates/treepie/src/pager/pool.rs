@@ -9,7 +9,7 @@
 #![allow(unsafe_code, reason = "frames are raw memory, shared as versions after their transaction")]
 
 use std::{
-    alloc::{Layout, alloc, dealloc},
+    alloc::{Layout, alloc_zeroed, dealloc},
     fmt,
     path::PathBuf,
     ptr::NonNull,
@@ -224,14 +224,12 @@ impl Pool {
         let layout = run_layout(len);
         assert!(len > 0, "a run has at least one page");
         // SAFETY: the layout's size is not zero, by the assertion above.
-        let data = NonNull::new(unsafe { alloc(layout) });
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) });
         let data = data.ok_or(Error::Bound {
             option: "versions_memory",
             max: self.limits.memory_max as u64,
             hint: "the machine has no memory left; lower the bound or free memory",
         })?;
-        // SAFETY: `data` points to `len` bytes that were just allocated.
-        unsafe { data.as_ptr().write_bytes(0, len) };
         self.memory_used.fetch_add(len, Ordering::Relaxed);
         Ok(Frame { data, len, origin: Origin::Run })
     }
