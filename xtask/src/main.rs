@@ -1,16 +1,19 @@
-//! Repository chores: `cargo run -p xtask -- tidy` checks the rules that no compiler knows.
+//! Repository chores: `cargo run -p xtask -- tidy` checks the rules that no compiler knows,
+//! `format-doc` writes `docs/format.md`.
 
+mod format_doc;
 mod source;
 mod tidy;
 
-use std::{env, path::Path, process::ExitCode};
+use std::{env, fs, path::Path, process::ExitCode};
 
-const USAGE: &str = "usage: cargo run -p xtask -- tidy";
+const USAGE: &str = "usage: cargo run -p xtask -- tidy | format-doc";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["tidy"] => tidy_repository(),
+        ["tidy"] => with_tree(tidy_repository),
+        ["format-doc"] => with_tree(write_format_doc),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::FAILURE
@@ -18,15 +21,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn tidy_repository() -> ExitCode {
-    let tree = match tidy::Tree::load(&repository()) {
-        Ok(tree) => tree,
+fn with_tree(chore: impl FnOnce(&tidy::Tree) -> ExitCode) -> ExitCode {
+    match tidy::Tree::load(&repository()) {
+        Ok(tree) => chore(&tree),
         Err(error) => {
             eprintln!("xtask: cannot read the repository: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_format_doc(tree: &tidy::Tree) -> ExitCode {
+    let document = match format_doc::generate(tree) {
+        Ok(document) => document,
+        Err(violation) => {
+            eprintln!("{violation}");
             return ExitCode::FAILURE;
         }
     };
-    let violations = tidy::check(&tree);
+    match fs::write(repository().join(format_doc::DOCUMENT), document) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: cannot write {}: {error}", format_doc::DOCUMENT);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tidy_repository(tree: &tidy::Tree) -> ExitCode {
+    let violations = tidy::check(tree);
     for violation in &violations {
         println!("{violation}");
     }

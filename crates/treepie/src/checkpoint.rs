@@ -268,19 +268,27 @@ fn commit_point(core: &Core, bound: Lsn) -> Option<CommitPoint> {
     commits.front().copied().filter(|point| point.position.lsn <= bound)
 }
 
-/// Runs checkpoints until the database is closed: when asked, when the journal since the last one
-/// is longer than the distance, when memory is short, and at the latest after `interval`.
+/// Runs checkpoints until the database is closed: when the journal since the last one is longer than
+/// the distance, when memory is short, and at the latest after `interval`.
 pub fn run(core: &Arc<Core>, checkpointer: &parking_lot::Mutex<Checkpointer>, interval: Duration) {
     let mut last = Instant::now();
+    // The oldest reader that kept the last pass from writing anything: another pass would neither.
+    let mut kept_by = None;
     loop {
         let ask = core.signals.wait_for_work(interval.saturating_sub(last.elapsed()));
-        let result = match ask {
-            Ask::Stop => return,
-            Ask::WriteEarly => checkpointer.lock().write_early(core).map(|_| ()),
-            Ask::Checkpoint | Ask::Nothing => {
-                last = Instant::now();
-                checkpointer.lock().checkpoint(core).map(|_| ())
-            }
+        let is_due = last.elapsed() >= interval;
+        let result = if ask == Ask::Stop {
+            return;
+        } else if is_due || (ask == Ask::Checkpoint && is_journal_long(core)) {
+            last = Instant::now();
+            checkpointer.lock().checkpoint(core).map(|_| ())
+        } else if ask == Ask::WriteEarly && kept_by != Some(core.pager.registry.oldest()) {
+            let written = checkpointer.lock().write_early(core);
+            let oldest = core.pager.registry.oldest();
+            kept_by = matches!(written, Ok(0)).then_some(oldest);
+            written.map(|_| ())
+        } else {
+            Ok(())
         };
         core.signals.pass_finished();
         match result {
@@ -293,4 +301,11 @@ pub fn run(core: &Arc<Core>, checkpointer: &parking_lot::Mutex<Checkpointer>, in
             }
         }
     }
+}
+
+/// Whether the journal is long enough for a checkpoint. Who asked may have done so while the last
+/// one was running.
+fn is_journal_long(core: &Core) -> bool {
+    let journal_bytes = core.journal.bytes_after(core.watermarks.checkpointed());
+    journal_bytes >= core.bounds.checkpoint_distance
 }

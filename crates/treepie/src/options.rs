@@ -12,7 +12,8 @@ pub use crate::format::record::Compression;
 
 const MIB: usize = 1 << 20;
 
-/// How a database is opened.
+/// How a database is opened. Each option has a default; `docs/limits.md` lists them with what
+/// happens when a bound is reached.
 ///
 /// ```no_run
 /// # fn main() -> treepie::Result<()> {
@@ -84,8 +85,8 @@ impl Options {
     }
 
     /// Name and version of the application that owns the data. Stored at creation; when asked for,
-    /// an existing database must have the same name, and a version that is not higher. Default:
-    /// not stored, not checked.
+    /// an existing database must have the same name, and a version that is not higher. A lower one
+    /// is raised to this. Default: not stored, not checked.
     #[must_use]
     pub fn application(mut self, name: impl Into<String>, version: u64) -> Options {
         self.application = Some((name.into(), version));
@@ -117,7 +118,8 @@ impl Options {
         self
     }
 
-    /// Most snapshots and transactions that are open at a time. Default: 4096.
+    /// Most snapshots and transactions that are open at a time; clones of a snapshot count once, a
+    /// running checkpoint counts too. Default: 4096.
     #[must_use]
     pub fn readers_max(mut self, count: usize) -> Options {
         self.readers_max = count;
@@ -148,7 +150,8 @@ impl Options {
         self
     }
 
-    /// Longest time between a commit and a checkpoint. Default: 30 seconds.
+    /// Longest time between a commit and a checkpoint, unless an old snapshot keeps it back; without
+    /// background threads it has no effect. Default: 30 seconds.
     #[must_use]
     pub fn checkpoint_interval(mut self, interval: Duration) -> Options {
         self.checkpoint_interval = interval;
@@ -170,8 +173,8 @@ impl Options {
         self
     }
 
-    /// Whether closing ends with a checkpoint, so that the next opening has nothing to replay.
-    /// Default: yes.
+    /// Whether closing ends with a checkpoint, so that the next opening has nothing to replay. What
+    /// was committed is durable either way. Default: yes.
     #[must_use]
     pub fn checkpoint_on_close(mut self, checkpoint: bool) -> Options {
         self.checkpoint_on_close = checkpoint;

@@ -203,10 +203,11 @@ impl<'a> Replay<'a> {
             self.forget(id);
         }
         if !self.pages.contains_key(&id) {
+            let old = if from_zeros { None } else { Some(self.pager.raw(id, 1)?) };
             let mut frame = self.pager.pool.page()?;
-            match self.pager.raw(id, 1) {
-                Ok(old) if !from_zeros => frame.bytes_mut().copy_from_slice(old),
-                _ => frame.bytes_mut().fill(0),
+            match old {
+                Some(old) => frame.bytes_mut().copy_from_slice(old),
+                None => frame.bytes_mut().fill(0),
             }
             self.pages.insert(id, frame);
         }

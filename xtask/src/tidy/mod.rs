@@ -8,6 +8,8 @@
 //! - `sleeps`: tests do not sleep.
 //! - `documents`: decisions are numbered, the changelog always speaks of the format.
 //! - `links`: links between the repository's documents lead somewhere.
+//!
+//! That `docs/format.md` is what its sources say is checked here too, by `format_doc`.
 
 mod documents;
 mod layers;
@@ -59,13 +61,15 @@ impl Tree {
         Ok(())
     }
 
+    /// A tree of these files, for tests.
     #[cfg(test)]
-    fn of(files: &[(&str, &str)]) -> Tree {
+    pub fn of(files: &[(&str, &str)]) -> Tree {
         let owned = files.iter().map(|&(path, text)| (path.to_owned(), text.to_owned()));
         Tree { files: owned.collect() }
     }
 
-    fn get(&self, path: &str) -> Option<&str> {
+    /// The text of a file.
+    pub fn get(&self, path: &str) -> Option<&str> {
         self.files.get(path).map(String::as_str)
     }
 
@@ -79,7 +83,8 @@ impl Tree {
         all.filter(move |(path, _)| path.ends_with(ending))
     }
 
-    fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Rust sources by their path.
+    pub fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
         self.with_ending(".rs")
     }
 
@@ -97,7 +102,8 @@ pub struct Violation {
 }
 
 impl Violation {
-    fn new(path: &str, line: usize, what: impl Into<String>) -> Violation {
+    /// In the file at `path`, in this line, counted from 1.
+    pub fn new(path: &str, line: usize, what: impl Into<String>) -> Violation {
         Violation { path: path.to_owned(), line, what: what.into() }
     }
 }
@@ -117,6 +123,7 @@ pub fn check(tree: &Tree) -> Vec<Violation> {
     found.extend(sleeps::check(tree));
     found.extend(documents::check(tree));
     found.extend(links::check(tree));
+    found.extend(crate::format_doc::check(tree));
     found.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     found
 }

@@ -47,7 +47,7 @@ pub const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         path: "crates/treepie/src/pager/pool.rs",
-        count_max: 8,
+        count_max: 7,
         reason: "frames are raw memory",
     },
     Allowed {

@@ -8,6 +8,7 @@ use crate::{
     format::{
         bitmap::{CATALOG_ROOT, bit_position, bitmap_page, is_fixed, pages_per_group},
         bytes::get_u64,
+        meta::Meta,
         page::{self, PageKind},
     },
     ids::{Lsn, PageId, TreeId},
@@ -21,7 +22,7 @@ use crate::{
 
 use super::Database;
 
-/// Most problems of one kind that are listed one by one.
+/// Most problems that are listed.
 const PROBLEMS_MAX: usize = 10_000;
 
 /// What a check found.
@@ -30,7 +31,7 @@ const PROBLEMS_MAX: usize = 10_000;
 pub struct CheckReport {
     /// LSN of the state that was checked.
     pub lsn: Lsn,
-    /// All damage; empty when there is none.
+    /// Damage, the first 10,000 items of it; empty when there is none.
     pub problems: Vec<Problem>,
     /// The trees that could be found.
     pub trees: Vec<TreeInfo>,
@@ -140,8 +141,10 @@ impl Claims {
 }
 
 impl Database {
-    /// Checks the whole database as of the newest commit. Takes time in proportion to its size;
-    /// readers and writers go on meanwhile.
+    /// Checks the whole database as of the newest commit: that every page has its checksum and
+    /// layout, keys are in order, and each page belongs to one tree, or is free, or fixed. Takes
+    /// time in proportion to its size. Waits for the writer of the moment; then readers and writers
+    /// go on meanwhile.
     ///
     /// # Errors
     /// [`Error::Bound`], [`Error::Reentrant`]: it could not begin. Damage is in the report.
@@ -195,6 +198,7 @@ fn check_snapshot(pager: &Pager, snapshot: &Snapshot, group_count: u32) -> Check
             entries: 0,
         },
     };
+    check.meta_pages();
     check.trees();
     check.report.tree_pages = check.claims.claimed;
     check.space(group_count);
@@ -215,6 +219,20 @@ impl Check<'_> {
         let offset = page.map(|page| u64::from(page.0) * self.pages.page_size() as u64);
         let tree = tree.map(<[u8]>::to_vec);
         self.report.problems.push(Problem { tree, page, offset, what });
+    }
+
+    /// The older meta page is what recovery falls back to: it must be valid too.
+    fn meta_pages(&mut self) {
+        for number in [0, 1] {
+            let page = PageId(number);
+            let problem = match self.pages.pager.raw(page, 1) {
+                Ok(bytes) => Meta::decode(bytes, number).err().map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(what) = problem {
+                self.problem(None, Some(page), what);
+            }
+        }
     }
 
     fn trees(&mut self) {

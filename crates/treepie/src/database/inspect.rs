@@ -39,7 +39,8 @@ pub struct RecordSummary {
     pub chain_before: u64,
 }
 
-/// Records of the journal in the order of their LSNs.
+/// Records of the journal in the order of their LSNs, from [`Database::journal_records`]. Ends
+/// after the last record, or after the first error.
 #[derive(Debug)]
 pub struct JournalRecords {
     reader: JournalReader,
@@ -107,10 +108,11 @@ pub struct PageDump {
 }
 
 impl Database {
-    /// The records of the journal from `from` on, or from the oldest that is kept.
+    /// The records of the journal from `from` on, or from the oldest that is kept. Checkpoints
+    /// recycle what is before them, in whole segments.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], and [`Error::Corrupt`] for a damaged segment header.
     pub fn journal_records(&self, from: Lsn) -> Result<JournalRecords> {
         let core = &self.shared.core;
         let reader = JournalReader::open(Arc::clone(&core.disk), &core.path.join(JOURNAL_DIR))?;

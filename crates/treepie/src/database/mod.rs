@@ -83,7 +83,7 @@ impl Database {
         Options::new().create(true).open(path)
     }
 
-    /// A snapshot of all trees as of the newest commit.
+    /// A snapshot of all trees as of the newest commit. Does no I/O, and waits for nobody.
     ///
     /// # Errors
     /// [`Error::Bound`] when `readers_max` snapshots are open.
@@ -94,9 +94,27 @@ impl Database {
     }
 
     /// Runs `change` in a write transaction and commits it: when this returns, its changes are
-    /// durable and visible. When `change` returns an error or panics, nothing of it is left.
+    /// durable and visible. When `change` returns an error or panics, nothing of it is left. Waits
+    /// for the writer before, and for room where memory or journal are used up.
     ///
-    /// Errors of the caller's own leave the closure through [`Error::rejected`].
+    /// `change` runs once. Errors of the caller's own leave it through [`Error::rejected`]. Do not
+    /// write to the same database inside: that is [`Error::Reentrant`].
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// let receipt = db.write(|tx| {
+    ///     let mut visits = tx.tree("visits")?;
+    ///     let before = visits.get("home")?.and_then(|bytes| bytes.try_into().ok());
+    ///     let count = before.map_or(0, u64::from_be_bytes) + 1;
+    ///     visits.insert("home", count.to_be_bytes())?;
+    ///     Ok(count)
+    /// })?;
+    /// assert_eq!(receipt.value, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// What `change` returns, and those of [`begin_write`](Database::begin_write) and
@@ -112,8 +130,8 @@ impl Database {
         Ok(Receipt { value, lsn })
     }
 
-    /// Begins a write transaction that is committed or rolled back explicitly, for long jobs. It
-    /// keeps other writers waiting; readers are not concerned.
+    /// Begins a write transaction that is committed or rolled back explicitly. It keeps other
+    /// writers waiting until then; readers are not concerned.
     ///
     /// # Errors
     /// [`Error::Reentrant`] inside another write of this thread, [`Error::Poisoned`],
@@ -185,15 +203,17 @@ impl Database {
     }
 
     /// Brings the data file up to the newest commit that no snapshot is below, and recycles the
-    /// journal before it. Returns the LSN up to which the data file now holds everything.
+    /// journal before it. Returns the LSN up to which the data file now holds everything. There is
+    /// no need to call it: it also runs in the background, and when the database is closed.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Io`].
+    /// [`Error::Poisoned`]; [`Error::Io`], which poisons the database; [`Error::Bound`] when
+    /// `readers_max` snapshots are open.
     pub fn checkpoint(&self) -> Result<Lsn> {
         self.shared.checkpointer.lock().checkpoint(&self.shared.core)
     }
 
-    /// Identity of the database.
+    /// Identity of the database, drawn when it was created.
     #[must_use]
     pub fn id(&self) -> DatabaseId {
         self.shared.core.meta.lock().lineage.database_id
@@ -212,7 +232,10 @@ impl Database {
     }
 
     /// Closes the database and reports what goes wrong, which dropping the handle cannot. Other
-    /// handles, if there are any, keep it open; snapshots may go on reading.
+    /// handles, if there are any, keep it open, and this call then does nothing.
+    ///
+    /// Ends with a checkpoint, unless [`Options::checkpoint_on_close`] says no. Snapshots may go on
+    /// reading; until the last one is gone the folder stays locked, and nobody can open it.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when an earlier write or sync failed, [`Error::Io`].

@@ -48,13 +48,18 @@ const KEY_APPLICATION: &str = "application-name";
 const KEY_APPLICATION_VERSION: &str = "application-version";
 
 impl Options {
-    /// Opens the database in the folder `path`.
+    /// Opens the database in the folder `path`: locks it, replays what a crash left to replay, and
+    /// starts the threads. The parent of `path` must exist.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none and `create` is off, [`Error::Locked`] when it is
-    /// open already, [`Error::Corrupt`] and [`Error::JournalGap`] when its files are damaged,
-    /// [`Error::UnsupportedVersion`], [`Error::PageSize`], [`Error::Application`],
-    /// [`Error::Options`], [`Error::Io`].
+    /// - [`Error::NotFound`] when there is none and `create` is off.
+    /// - [`Error::Locked`] when it is open already.
+    /// - [`Error::Corrupt`] and [`Error::JournalGap`] when its files are damaged or gone.
+    /// - [`Error::NotADatabase`], [`Error::UnsupportedVersion`], [`Error::UnsupportedFeatures`] for
+    ///   files that this build does not read.
+    /// - [`Error::PageSize`], [`Error::Application`] when it is not what the options ask for.
+    /// - [`Error::Options`] for options outside their range.
+    /// - [`Error::Bound`] when replay needs more memory than the options allow, and [`Error::Io`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Database> {
         self.validate()?;
         Database::open_with(path.as_ref(), self)

@@ -29,7 +29,7 @@ pub struct Report {
     pub data_file_len: u64,
     /// Pages in use, fixed ones included.
     pub pages_used: u64,
-    /// Pages of the file that are free.
+    /// Pages of the file that are free, those included that it grew by ahead of need.
     pub pages_free: u64,
     /// The journal's segments.
     pub journal: JournalReport,
@@ -77,7 +77,7 @@ pub struct Stats {
     pub checkpointed: Lsn,
     /// Transactions that changed something.
     pub commits: u64,
-    /// Transactions that were rolled back.
+    /// Transactions with changes that were rolled back.
     pub rollbacks: u64,
     /// Bytes of records written.
     pub record_bytes: u64,
@@ -99,7 +99,7 @@ pub struct Stats {
     pub growths: u64,
     /// Writes that had to wait for the checkpoint.
     pub waits: u64,
-    /// Open snapshots and transactions.
+    /// Open snapshots and transactions; a running checkpoint is one too.
     pub readers: u64,
     /// What poisoned the database.
     pub poisoned_by: Option<&'static str>,
@@ -138,7 +138,8 @@ impl Database {
         }
     }
 
-    /// Open snapshots and transactions, the oldest LSN first.
+    /// Open snapshots and transactions, the oldest LSN first; a running checkpoint is among them.
+    /// Who keeps memory or the journal from being freed is at the top.
     #[must_use]
     pub fn readers(&self) -> Vec<ReaderInfo> {
         let core = &*self.shared.core;
@@ -159,7 +160,8 @@ impl Database {
             .collect()
     }
 
-    /// Walks all trees and reports what is where.
+    /// Walks all trees and reports what is where. Takes time in proportion to the database; for
+    /// counters alone, see [`stats`](Database::stats).
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) when the catalog cannot be read; damage below it

@@ -6,8 +6,8 @@
 //! retries a failed write or sync. What an implementation promises:
 //!
 //! - `write_at` changes what `read_at` and the maps of the same file show at once, and is durable
-//!   only after a later `sync_data` or `sync_all` of the same file that returned `Ok`.
-//! - `create`, `rename` and `remove` are durable only after `sync_dir` of the folder.
+//!   only after a later `sync_data` of the same file that returned `Ok`.
+//! - New names, `rename` and `remove` are durable only after `sync_dir` of the folder.
 //! - A map shows the file's bytes at fixed addresses for as long as the map lives; bytes past the
 //!   end of the file become readable when the file grows over them.
 

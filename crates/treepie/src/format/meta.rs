@@ -19,8 +19,9 @@
 //! |    104 |    8 | `written_us`    | Time of this checkpoint, microseconds since 1970        |
 //! |    112 |      | `reserved`      | Zero up to the end of the page                          |
 //!
-//! Validity: magic, version, checksum, page size, and `generation` of the right parity. Only the
-//! checkpoint writes them, always over the older one, after the data file was synced.
+//! Validity: magic, version, checksum, page size, and `generation` of the right parity. Behind the
+//! creation only the checkpoint writes them, always over the older one, after the data file was
+//! synced.
 
 use crate::{
     error::{Damage, Structure},
@@ -77,15 +78,19 @@ pub struct Meta {
 }
 
 /// Why bytes are not a meta page of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetaError {
     /// They begin with something else.
+    #[error("the meta page begins with {0:02x?}")]
     Magic([u8; 8]),
     /// A newer format.
+    #[error("the meta page has format version {0}")]
     Version(u32),
     /// Unknown required features.
+    #[error("the meta page needs features {0:#x}")]
     Features(u64),
     /// Damage.
+    #[error(transparent)]
     Damage(Damage),
 }
 

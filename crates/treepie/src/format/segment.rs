@@ -10,11 +10,13 @@
 //! |     40 |    8 | `first_lsn`   | LSN of the first record; also the name of the file          |
 //! |     48 |    8 | `incarnation` | Random, one per life of the file; its frames repeat it      |
 //! |     56 |    8 | `chain`       | Chain hash of the record before `first_lsn`                 |
-//! |     64 |    8 | `segment_len` | Length of the file in bytes, a multiple of 4 KiB            |
+//! |     64 |    8 | `segment_len` | Length of the file when begun, a multiple of 4 KiB          |
 //! |     72 | 4024 | `reserved`    | Zero; anything else is corruption                           |
 //!
 //! The header goes out in the same write as the first records. A file whose header is not valid,
-//! or names another first LSN than the file does, holds no records of this life.
+//! or names another first LSN than the file does, holds no records of this life. Closing the
+//! database cuts the newest segment off behind its last record, so the file may be shorter than
+//! `segment_len`.
 
 use crate::{
     error::{Damage, Structure},

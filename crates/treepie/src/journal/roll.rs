@@ -21,6 +21,8 @@ use super::{
 /// Length of the first segment in bytes: a small database stays small. Each following one is twice
 /// as long, up to the limit.
 const FIRST_LEN: u64 = 256 << 10;
+/// Groups of this length or more get segments that are allocated but not zeroed, in bytes.
+const LONG_GROUP_LEN: u64 = 256 << 10;
 /// Shortest segment: its header and one block.
 const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
 
@@ -47,7 +49,7 @@ impl Shared {
         writer.synced = writer.last.lsn;
         let (disk, dir) = (&self.config.disk, &self.config.dir);
         let len_min = align_block(SEGMENT_HEADER_SIZE as u64 + group_len).max(writer.next_len);
-        let spare = self.take_or_make_spare(len_min)?;
+        let spare = self.take_or_make_spare(len_min, group_len < LONG_GROUP_LEN)?;
 
         let first_lsn = writer.last.lsn.next();
         let path = dir.join(segment_name(first_lsn));
@@ -64,7 +66,8 @@ impl Shared {
             chain: writer.last.chain,
             segment_len: spare.len / JOURNAL_BLOCK_SIZE as u64 * JOURNAL_BLOCK_SIZE as u64,
         };
-        writer.current = Some(Current { file, path, header, offset: 0, is_spare_asked: false });
+        writer.current =
+            Some(Current { file, path, header, offset: 0, group_count: 0, is_spare_asked: false });
         Ok(())
     }
 
@@ -84,7 +87,7 @@ impl Shared {
         shelf.segments.push(live);
     }
 
-    fn take_or_make_spare(&self, len_min: u64) -> Result<Spare> {
+    fn take_or_make_spare(&self, len_min: u64, is_zeroing: bool) -> Result<Spare> {
         let mut shelf = self.shelf.lock();
         loop {
             if let Some(spare) = shelf.take_spare(len_min) {
@@ -99,7 +102,8 @@ impl Shared {
         let spare = Spare { number: shelf.take_number(), len: len_min };
         drop(shelf);
         let never = AtomicBool::new(false);
-        let made = prepare_spare(&*self.config.disk, &self.config.dir, spare, &never)?;
+        let (disk, dir) = (&*self.config.disk, &self.config.dir);
+        let made = prepare_spare(disk, dir, spare, is_zeroing, &never)?;
         Ok(made.expect("nothing stops it"))
     }
 
@@ -112,9 +116,11 @@ impl Shared {
             return;
         }
         current.is_spare_asked = true;
+        let group_len = current.offset / current.group_count.max(1);
         let mut shelf = self.shelf.lock();
         if !shelf.has_spare(next_len) {
             shelf.wanted = Some(next_len);
+            shelf.is_zeroing = group_len < LONG_GROUP_LEN;
             self.shelf_changed.notify_all();
         }
     }
@@ -130,9 +136,11 @@ pub fn prepare_spares(shared: &Arc<Shared>) {
         };
         let spare = Spare { number: shelf.take_number(), len };
         shelf.preparing = Some(len);
+        let is_zeroing = shelf.is_zeroing;
         drop(shelf);
         let config = &shared.config;
-        let made = prepare_spare(&*config.disk, &config.dir, spare, &shared.is_closing);
+        let (disk, dir) = (&*config.disk, &config.dir);
+        let made = prepare_spare(disk, dir, spare, is_zeroing, &shared.is_closing);
         shelf = shared.shelf.lock();
         shelf.preparing = None;
         match made {

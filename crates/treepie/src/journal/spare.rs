@@ -1,7 +1,9 @@
 //! Segment files that hold no records yet: zeroed ahead, or recycled.
 //!
 //! A spare is `spare-<n>.seg`. It is allocated, filled with zeros and synced before it is used, so
-//! that a sync of the journal writes data and no file system metadata; `spare-<n>.new` is one that
+//! that a sync of the journal writes data and no file system metadata. Where groups are long, a sync
+//! costs much more than the metadata, and zeros would double what the device writes: then the spare
+//! is only allocated, and reads as zeros all the same; `spare-<n>.new` is one that
 //! is not ready, and is removed by the next recovery. A recycled segment keeps its old bytes: its
 //! frames carry another incarnation.
 
@@ -56,6 +58,8 @@ pub struct Shelf {
     pub next_number: u64,
     /// Length of a spare that the background thread is to prepare.
     pub wanted: Option<u64>,
+    /// Whether spares are filled with zeros.
+    pub is_zeroing: bool,
     /// Length of the spare that it is preparing.
     pub preparing: Option<u64>,
 }
@@ -106,18 +110,20 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
     Ok(())
 }
 
-/// Makes a spare of `len` bytes, zeroed and synced. `None` when told to stop in between.
+/// Makes a spare of `len` bytes, synced, zeroed or only allocated. `None` when told to stop in
+/// between.
 pub fn prepare_spare(
     disk: &dyn Disk,
     dir: &Path,
     spare: Spare,
+    is_zeroing: bool,
     stop: &AtomicBool,
 ) -> Result<Option<Spare>> {
     let path = dir.join(format!("spare-{}.new", spare.number));
     let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
     file.allocate(spare.len).map_err(Error::io("allocate", &path))?;
     let zeros = vec![0; ZEROS_LEN];
-    let mut offset = 0;
+    let mut offset = if is_zeroing { 0 } else { spare.len };
     while offset < spare.len {
         if stop.load(Ordering::Relaxed) {
             disk.remove(&path).map_err(Error::io("remove", path))?;

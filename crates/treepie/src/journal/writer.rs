@@ -50,6 +50,8 @@ pub struct Current {
     pub header: SegmentHeader,
     /// Where the next group begins, in bytes; 0 before the first one.
     pub offset: u64,
+    /// Groups written so far.
+    pub group_count: u64,
     /// Whether a spare to follow was asked for.
     pub is_spare_asked: bool,
 }
@@ -100,6 +102,7 @@ impl Writer {
         self.buf = out.buf;
         let current = self.current.as_mut().expect("a segment was begun");
         current.offset += written;
+        current.group_count += 1;
         assert!(current.offset <= current.header.segment_len, "{current:?}");
         Ok(written)
     }

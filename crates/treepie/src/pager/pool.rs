@@ -9,7 +9,7 @@
 #![allow(unsafe_code, reason = "frames are raw memory, shared as versions after their transaction")]
 
 use std::{
-    alloc::{Layout, alloc, dealloc},
+    alloc::{Layout, alloc_zeroed, dealloc},
     fmt,
     path::PathBuf,
     ptr::NonNull,
@@ -174,6 +174,10 @@ impl Pool {
         let slab_size = SLAB_SIZE.min(self.limits.memory_max.max(self.page_size));
         let mut slab =
             MmapMut::map_anon(slab_size).map_err(Error::io("map memory for", &self.scratch_dir))?;
+        // Fewer, larger pages: one fault for 2 MiB, and fewer misses of the translation cache. A
+        // system that does not have them does without.
+        #[cfg(target_os = "linux")]
+        let _ = slab.advise(memmap2::Advice::HugePage);
         push_pages(&mut shelves.free, slab.as_mut_ptr(), slab_size, self.page_size);
         shelves.slabs.push(slab);
         Ok(())
@@ -220,14 +224,12 @@ impl Pool {
         let layout = run_layout(len);
         assert!(len > 0, "a run has at least one page");
         // SAFETY: the layout's size is not zero, by the assertion above.
-        let data = NonNull::new(unsafe { alloc(layout) });
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) });
         let data = data.ok_or(Error::Bound {
             option: "versions_memory",
             max: self.limits.memory_max as u64,
             hint: "the machine has no memory left; lower the bound or free memory",
         })?;
-        // SAFETY: `data` points to `len` bytes that were just allocated.
-        unsafe { data.as_ptr().write_bytes(0, len) };
         self.memory_used.fetch_add(len, Ordering::Relaxed);
         Ok(Frame { data, len, origin: Origin::Run })
     }

@@ -14,7 +14,8 @@ use super::{
     walk::{Toward, Walk},
 };
 
-/// Iterator over the entries between two bounds. It ends after its first error.
+/// Iterator over the entries between two bounds, in the order of their keys, from both ends. It ends
+/// after its first error.
 #[derive(Debug)]
 pub struct Range<'p, P> {
     front: End<'p, P>,

@@ -39,7 +39,7 @@ pub struct Snapshot {
     pages: Arc<SnapshotPages>,
 }
 
-/// The pages of a snapshot.
+/// The pages of a snapshot: where [`Range`] and [`Cursor`] read from. It stands in types only.
 pub struct SnapshotPages {
     core: Arc<Core>,
     reader: ReaderSlot,
@@ -103,6 +103,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::UnknownTree`], [`Error::Corrupt`].
+    ///
+    /// [`find_tree`](Snapshot::find_tree) is for trees that may be missing.
     pub fn tree(&self, name: impl AsRef<[u8]>) -> Result<Tree<'_>> {
         let name = name.as_ref();
         self.find_tree(name)?.ok_or_else(|| Error::UnknownTree { name: name.to_owned() })
@@ -184,7 +186,10 @@ impl fmt::Debug for SnapshotPages {
     }
 }
 
-/// A tree in a snapshot. What it returns borrows from the snapshot, not from this handle.
+/// A tree in a snapshot. What it returns borrows from the snapshot, not from this handle, which may
+/// be copied and dropped.
+///
+/// Looking a tree up costs a look into the catalog; keep the handle for many reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Tree<'s> {
     pages: &'s SnapshotPages,
@@ -192,7 +197,8 @@ pub struct Tree<'s> {
 }
 
 impl<'s> Tree<'s> {
-    /// The value of a key: one slice, whatever its length.
+    /// The value of a key: one slice, whatever its length, of the mapped file or of a page in
+    /// memory; nothing is copied.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
@@ -274,7 +280,7 @@ impl<'s> Tree<'s> {
         Range::prefix(self.pages, &self.state, prefix.as_ref())
     }
 
-    /// A cursor that can seek to and fro.
+    /// A cursor that can seek to and fro. It is nowhere until it is moved.
     #[must_use]
     pub fn cursor(&self) -> Cursor<'s, SnapshotPages> {
         Cursor::new(self.pages, &self.state)

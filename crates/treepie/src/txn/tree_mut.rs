@@ -9,7 +9,8 @@ use crate::{
 
 use super::{pages::TxnPages, snapshot::borrowed_bounds, write::OpenTree};
 
-/// A tree in a write transaction. Reads see the changes made so far.
+/// A tree in a write transaction. Reads see the changes made so far; nobody else does before the
+/// commit.
 #[derive(Debug)]
 pub struct TreeMut<'t> {
     pages: &'t mut TxnPages,
@@ -26,7 +27,7 @@ impl<'t> TreeMut<'t> {
         TreeMut { pages, open, broken }
     }
 
-    /// Sets the value of a key. Returns whether the key had one before.
+    /// Sets the value of a key. Returns whether the key had one before. Both may be empty.
     ///
     /// # Errors
     /// [`Error::KeyTooLong`], [`Error::ValueTooLong`]: nothing was changed. [`Error::Corrupt`],
@@ -45,7 +46,7 @@ impl<'t> TreeMut<'t> {
         self.note(result)
     }
 
-    /// Removes all entries.
+    /// Removes all entries. The tree stays, empty; its pages are free.
     ///
     /// # Errors
     /// As [`remove`](TreeMut::remove).

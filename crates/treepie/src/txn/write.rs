@@ -138,7 +138,8 @@ impl<'db> WriteTxn<'db> {
         self.reader.lsn()
     }
 
-    /// The tree of this name; made empty when there is none.
+    /// The tree of this name; made empty when there is none. It borrows the transaction: for two
+    /// trees by turns, ask again, or see [`tree_handle`](WriteTxn::tree_handle).
     ///
     /// # Errors
     /// [`Error::TreeName`] for a name that cannot be given, [`Error::Corrupt`], [`Error::Bound`].
@@ -202,7 +203,8 @@ impl<'db> WriteTxn<'db> {
         result.map(|()| true)
     }
 
-    /// Names of all trees, those of the engine excepted, in order.
+    /// Names of all trees as of this moment of the transaction, in order, those of the engine
+    /// (`$…`) excepted.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
@@ -222,7 +224,8 @@ impl<'db> WriteTxn<'db> {
     }
 
     /// Adds bytes of the application's own to the record: they are seen by whoever reads the
-    /// journal, not by readers of trees.
+    /// journal, not by readers of trees. They are kept as long as the journal keeps the record. A
+    /// transaction with annotations alone gets a record too.
     pub fn annotate(&mut self, bytes: impl Into<Vec<u8>>) {
         self.annotations.push(bytes.into());
     }
@@ -263,7 +266,7 @@ impl<'db> WriteTxn<'db> {
         TreeHandle(index)
     }
 
-    /// Undoes everything.
+    /// Undoes everything, as dropping the transaction does.
     pub fn rollback(self) {
         drop(self);
     }

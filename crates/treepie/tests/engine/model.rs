@@ -120,7 +120,9 @@ impl<'a> Run<'a> {
         assert!(reported.next().is_none(), "{context}");
         assert_eq!(report.stats.committed.0, self.model.lsn(), "{context}");
         assert!(report.stats.checkpointed <= report.stats.synced, "{context}");
-        assert_eq!(report.readers.len(), self.held.len() + 1, "{context}: {:?}", report.readers);
+        // The checkpoint is a reader too while it writes.
+        let ours = report.readers.iter().filter(|reader| reader.opened_at.contains("model.rs"));
+        assert_eq!(ours.count(), self.held.len() + 1, "{context}: {:?}", report.readers);
         let check = self.db().check().expect("a check begins");
         assert!(check.is_clean(), "{context}: {:?}", check.problems);
         assert_eq!(check.tree_pages + check.fixed_pages, report.pages_used, "{context}");
@@ -268,7 +270,7 @@ fn random_operations_on_the_real_disk_give_what_a_map_gives() {
             .page_size(page_size)
             .map_size(64 << 20)
             .background_threads(seed.is_multiple_of(3));
-        run(seed, options, &path, page_size, 250)
+        run(seed, options, &path, page_size, 900)
     });
     println!("{} operations of {} seeds", counts.iter().sum::<u64>(), seeds.len());
 }
@@ -283,7 +285,7 @@ fn random_operations_on_a_simulated_disk_give_what_a_map_gives() {
             .page_size(page_size)
             .map_size(32 << 20)
             .background_threads(seed % 3 == 1);
-        run(seed, options, Path::new(DIR), page_size, 250)
+        run(seed, options, Path::new(DIR), page_size, 900)
     });
     println!("{} operations of {} seeds", counts.iter().sum::<u64>(), seeds.len());
 }
