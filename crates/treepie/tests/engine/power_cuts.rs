@@ -26,17 +26,23 @@ pub struct Recorded {
 /// Options of a seed: segments, checkpoint distances and compression differ.
 pub fn options_of(seed: u64, disk: &SimDisk) -> Options {
     let mut rng = Rng::new(mix(seed, 77));
+    let distance = *rng.pick(&[24 << 10, 128 << 10, 1 << 20]);
     harness::options(disk)
         .journal_segment_size(*rng.pick(&[16 << 10, 16 << 10, 64 << 10]))
-        .checkpoint_distance(*rng.pick(&[24 << 10, 128 << 10, 1 << 20]))
+        .checkpoint_distance(if is_wide(seed) { 4 << 20 } else { distance })
         .compression(*rng.pick(&[Compression::Off, Compression::Auto]))
         .checkpoint_on_close(rng.chance(1, 2))
 }
 
-/// Workloads of a seed: small ones with many steps, wide ones that fill the memory of versions.
+/// Whether the workload of a seed fills the memory of versions between checkpoints.
+fn is_wide(seed: u64) -> bool {
+    seed.is_multiple_of(4)
+}
+
+/// Workloads of a seed: small ones with many steps, and wide ones.
 pub fn shape_of(seed: u64) -> Shape {
     match seed % 4 {
-        0 => Shape { steps: 40, ops_max: 60, keys: 300, ..Shape::default() },
+        0 => Shape { steps: 30, ops_max: 120, keys: 500, checkpoint_every: 0, ..Shape::default() },
         1 => Shape { steps: 30, trees: 6, checkpoint_every: 6, ..Shape::default() },
         2 => Shape { steps: 30, keys: 40, value_pages_max: 12, ..Shape::default() },
         _ => Shape { steps: 40, key_len_max: 400, reopen_every: 8, ..Shape::default() },
@@ -111,7 +117,7 @@ impl Life {
         } else if self.rng.chance(1, 5) {
             self.release(number);
         }
-        if self.rng.chance(1, 12) {
+        if self.rng.chance(1, 16) {
             self.db().checkpoint().expect("a checkpoint in an odd place");
         }
     }
