@@ -193,7 +193,8 @@ fn recover(path: &Path, options: &Options) -> Result<Core> {
         background: options.background_threads,
     };
     let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
-    let mut replay = Replay::new(&pager);
+    let journal_dir = path.join(JOURNAL_DIR);
+    let mut replay = Replay::new(&pager, &journal_dir);
     let is_fresh = meta.checkpoint == Lsn(0);
     let (journal, recovered) =
         Journal::recover(config, from, is_fresh, &mut |record| replay.apply(record))?;
