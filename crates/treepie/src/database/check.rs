@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     format::{
         bitmap::{CATALOG_ROOT, bit_position, bitmap_page, is_fixed, pages_per_group},
+        bytes::get_u64,
         meta::Meta,
         page::{self, PageKind},
     },
@@ -287,14 +288,20 @@ impl Check<'_> {
             if page::tree(&bits) != TreeId::NONE {
                 self.problem(None, Some(bitmap), "a bitmap that belongs to a tree".to_owned());
             }
-            for index in 0..group_pages {
-                let (offset, mask) = bit_position(index);
-                let id = group * group_pages + index;
-                let used = bits[offset] & mask != 0;
-                if used {
-                    highest_used = id;
+            for index in (0..group_pages).step_by(64) {
+                let first = group * group_pages + index;
+                let used = get_u64(&bits, bit_position(index).0);
+                if used != 0 {
+                    highest_used = first + 63 - used.leading_zeros();
                 }
-                self.page_use(PageId(id), used);
+                // Fixed pages stand together at the beginning of their region.
+                let as_claimed = used == self.claims.words[first as usize / 64];
+                if as_claimed && !is_fixed(PageId(first), page_size) {
+                    continue;
+                }
+                for bit in 0..64 {
+                    self.page_use(PageId(first + bit), used & (1 << bit) != 0);
+                }
             }
         }
         let known = self.report.fixed_pages + self.report.tree_pages;

@@ -95,7 +95,12 @@ fn find_or_create_folder(disk: &Arc<dyn Disk>, path: &Path, create: bool) -> Res
     if !create {
         return Err(Error::NotFound { path: path.to_owned() });
     }
-    disk.create_dir(path).map_err(Error::io("create", path))?;
+    disk.create_dir(path).map_err(Error::io("create", path))
+}
+
+/// Makes the name of the folder durable. As long as nothing was checkpointed each opening does it:
+/// a creation may have been cut off, or failed, before it was done.
+fn sync_parent(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -196,6 +201,9 @@ fn recover(path: &Path, options: &Options) -> Result<Core> {
     let journal_dir = path.join(JOURNAL_DIR);
     let mut replay = Replay::new(&pager, &journal_dir);
     let is_fresh = meta.checkpoint == Lsn(0);
+    if is_fresh {
+        sync_parent(disk, path)?;
+    }
     let (journal, recovered) =
         Journal::recover(config, from, is_fresh, &mut |record| replay.apply(record))?;
     let last = recovered.last;

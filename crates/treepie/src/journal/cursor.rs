@@ -23,7 +23,11 @@ use std::{
 use crate::{
     disk::Disk,
     error::{Damage, Error, Result, Structure},
-    format::{record::Record, segment::SEGMENT_HEADER_SIZE},
+    format::{
+        frame::FRAME_SIZE,
+        record::Record,
+        segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE},
+    },
     ids::{DatabaseId, Lsn},
 };
 
@@ -138,6 +142,25 @@ impl Cursor {
         let found = self.found.expect("the step found a record");
         let reader = self.reader.as_mut().expect("it was found in a segment");
         Ok((reader.path().to_path_buf(), found.offset, reader.bytes(&found)?))
+    }
+
+    /// The record up to which everything was durable when that record was written: its frame and
+    /// the name of its segment vouch for that.
+    ///
+    /// # Panics
+    /// If the last step did not return true.
+    pub fn vouched(&self) -> Lsn {
+        let found = self.found.expect("the step found a record");
+        found.vouches_for.max(Lsn(self.place().0.0 - 1))
+    }
+
+    /// Where the blocks of that record begin, in bytes; in the first block of a segment's records,
+    /// that of the header. Panics as `vouched`.
+    pub fn block_offset(&self) -> u64 {
+        let found = self.found.expect("the step found a record");
+        let frame = found.offset - FRAME_SIZE as u64;
+        let block = frame / JOURNAL_BLOCK_SIZE as u64 * JOURNAL_BLOCK_SIZE as u64;
+        if block > SEGMENT_HEADER_SIZE as u64 { block } else { 0 }
     }
 
     /// LSN and chain hash of the last record.

@@ -25,6 +25,9 @@ use super::{
     writer::Writer,
 };
 
+/// Bytes that are read and written again at a time.
+const REWRITE_LEN: u64 = 1 << 20;
+
 impl Journal {
     /// Opens the journal and calls `apply` with every record above `from`, the checkpoint, in
     /// order. With `is_fresh`, the checkpoint is LSN 0, and neither segments nor the folder need
@@ -47,10 +50,10 @@ impl Journal {
         let mut recovered = Recovered { last: from, records: 0, bytes: 0, torn_tail: None };
         // Nothing is counted of the first segment yet, not even its header.
         let mut place = (cursor.place().0, 0);
-        let mut has_records = false;
+        let mut tail = Tail::default();
         while cursor.step()? {
-            has_records = true;
             let before = std::mem::replace(&mut place, cursor.place());
+            tail.note(&cursor);
             if cursor.last().0 <= from.lsn {
                 continue;
             }
@@ -68,8 +71,8 @@ impl Journal {
             let (file, offset) = (tail.file.display(), tail.offset);
             tracing::warn!(%file, offset, lsn = tail.lsn.0, "dropped a torn tail of the journal");
         }
-        if has_records {
-            make_durable(&config, place.0)?;
+        if tail.has_records {
+            tail.make_durable(&config, place)?;
         }
         let shelf = fill_shelf(&config, &cursor, place)?;
         Ok((Journal::start(config, recovered.last, shelf, marks)?, recovered))
@@ -137,15 +140,45 @@ fn open_cursor(config: &JournalConfig, from: JournalPosition, is_fresh: bool) ->
     }
 }
 
-/// What was read may be in the page cache only, when the process before this one was killed. The
-/// first append begins a new segment, whose name proves that all records before it are durable.
-/// Segments before the last one with records were synced before the next one got its name.
-fn make_durable(config: &JournalConfig, last: Lsn) -> Result<()> {
-    let (disk, dir) = (&config.disk, &config.dir);
-    let path = dir.join(segment_name(last));
-    let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
-    file.sync_data().map_err(Error::io("sync", &path))?;
-    disk.sync_dir(dir).map_err(Error::io("sync", dir))
+/// The records that nothing vouches for yet: they may be in the page cache only.
+#[derive(Debug, Default)]
+struct Tail {
+    has_records: bool,
+    /// LSN of each, and where its blocks begin in the segment.
+    records: Vec<(Lsn, u64)>,
+}
+
+impl Tail {
+    /// Adds the record that the cursor is at.
+    fn note(&mut self, cursor: &Cursor) {
+        self.has_records = true;
+        let vouched = cursor.vouched();
+        self.records.retain(|&(lsn, _)| lsn > vouched);
+        self.records.push((cursor.last().0, cursor.block_offset()));
+    }
+
+    /// Makes what was read durable, before anything relies on it. When a sync of the process before
+    /// this one failed, the kernel shows bytes that it will never write, and a sync now reports
+    /// success. So the tail is written again, as it was read.
+    fn make_durable(&self, config: &JournalConfig, (segment, used): (Lsn, u64)) -> Result<()> {
+        let (disk, dir) = (&config.disk, &config.dir);
+        let path = dir.join(segment_name(segment));
+        let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        // Padding of the last block may have been cut off.
+        let used = used.min(len);
+        let mut at = self.records.first().map_or(used, |&(_, offset)| offset);
+        let mut buf = Vec::new();
+        while at < used {
+            let len = (used - at).min(REWRITE_LEN);
+            buf.resize(usize::try_from(len).expect("a piece fits in memory"), 0);
+            file.read_at(at, &mut buf).map_err(Error::io("read", &path))?;
+            file.write_at(at, &buf).map_err(Error::io("write", &path))?;
+            at += len;
+        }
+        file.sync_data().map_err(Error::io("sync", &path))?;
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))
+    }
 }
 
 fn fill_shelf(config: &JournalConfig, cursor: &Cursor, place: (Lsn, u64)) -> Result<Shelf> {

@@ -67,6 +67,8 @@ pub struct Found {
     pub len: usize,
     /// Its verified header.
     pub header: RecordHeader,
+    /// The record up to which everything was durable when this one was written.
+    pub vouches_for: Lsn,
 }
 
 /// What a scan behind the last valid record has found.
@@ -180,7 +182,7 @@ impl SegmentReader {
             Ok(found) if found.lsn() != lsn => {
                 return damaged("another record is behind its frame");
             }
-            Ok(header) => Ok(Found { offset, len, header }),
+            Ok(header) => Ok(Found { offset, len, header, vouches_for: frame.vouches_for() }),
             Err(damage) => Err(damage),
         })
     }

@@ -41,7 +41,7 @@ use crate::ids::{Lsn, PageId};
 use super::{
     pool::Pool,
     readers::{ReaderEntry, ReaderSlot, Readers, Registry},
-    version::{Node, answer, fill, lsn_of, node_at, node_ref, recycle},
+    version::{Node, answer, fill, lsn_of, node_at, node_ref, recycle, release_run},
 };
 
 pub use super::version::{Found, NewVersion};
@@ -152,6 +152,12 @@ impl Directory {
                 return answer(node);
             }
         }
+    }
+
+    /// Gives back the memory that no slab of the pool holds: nobody looks anything up any more.
+    pub fn release_runs(&mut self, pool: &Pool) {
+        let nodes = self.chains.get_mut().node_slabs.iter().flatten();
+        nodes.for_each(|node| release_run(node, pool));
     }
 
     /// Takes the lock that whoever changes chains holds; not held across I/O. The readers are
@@ -552,5 +558,19 @@ mod tests {
         assert!(matches!(bench.directory.find(page, Lsn(1)), Found::Version(Lsn(1), _)));
         assert_eq!(bench.directory.find(page, Lsn(2)), Found::Free);
         bench.registry.remove(&before);
+    }
+
+    #[test]
+    fn runs_that_are_versions_still_go_back_when_the_directory_ends() {
+        let Bench { mut directory, registry, pool, .. } = bench();
+        let mut change = directory.change(&registry);
+        for page in [3, 9] {
+            let frame = pool.run(3 * PAGE_SIZE).expect("memory");
+            change.push(PageId(page), Lsn(1), NewVersion::Frame(frame));
+        }
+        change.finish(&pool, true);
+        assert_eq!(pool.memory_used(), 6 * PAGE_SIZE);
+        directory.release_runs(&pool);
+        assert_eq!(pool.memory_used(), 0);
     }
 }

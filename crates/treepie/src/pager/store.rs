@@ -347,6 +347,12 @@ impl Pager {
     }
 }
 
+impl Drop for Pager {
+    fn drop(&mut self) {
+        self.directory.release_runs(&self.pool);
+    }
+}
+
 /// Verifies the bytes of a page, or of a whole run: checksum, number, and the layout of its kind.
 ///
 /// # Errors

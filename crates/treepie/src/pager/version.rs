@@ -90,6 +90,15 @@ pub(super) fn recycle(node: NonNull<Node>, pool: &Pool) {
     pool.release(Frame { data, len: node.len.load(Relaxed) as usize, origin });
 }
 
+/// Gives a frame of its own allocation back, while the directory is dropped; all others go with the
+/// pool.
+pub(super) fn release_run(node: &Node, pool: &Pool) {
+    let is_run = node.origin.load(Relaxed) == Origin::Run as u8;
+    if is_run && !node.data.load(Relaxed).is_null() {
+        recycle(NonNull::from(node), pool);
+    }
+}
+
 /// LSN of a version.
 pub(super) fn lsn_of(node: NonNull<Node>) -> Lsn {
     Lsn(node_at(node).lsn.load(Relaxed))

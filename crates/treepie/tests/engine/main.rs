@@ -1,0 +1,17 @@
+//! The engine as a whole, against a model: on a simulated disk that loses, tears and refuses, and
+//! on a real one.
+//!
+//! Everything random follows from a seed, and every failure prints it. `TREEPIE_SEED=<n>` runs one
+//! seed alone where a test goes through many.
+
+mod bad_input;
+mod bit_flips;
+mod concurrency;
+mod faults;
+mod harness;
+mod misuse;
+mod model;
+mod planted;
+mod power_cuts;
+mod recovery;
+mod recovery_cuts;
