@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     format::meta::Meta,
     ids::{Lsn, PageId},
-    pager::directory::Found,
+    pager::{directory::Found, store::GROW},
     txn::{
         core::{CommitPoint, Core},
         signals::Ask,
@@ -68,7 +68,11 @@ impl Checkpointer {
         let may_write = bound <= core.watermarks.committed().min(core.watermarks.synced());
         let written = if may_write { self.write_pass(core, bound) } else { Ok(0) };
         core.pager.registry.remove(&reader);
-        let written = written.inspect_err(|error| core.poison("write of the data file", error))?;
+        let written = written.inspect_err(|error| {
+            if !is_growth(error) {
+                core.poison("write of the data file", error);
+            }
+        })?;
         core.pager.directory.change(&core.pager.registry).finish(&core.pager.pool, true);
         core.counters.pages_written.fetch_add(written as u64, std::sync::atomic::Ordering::Relaxed);
         Ok(written)
@@ -191,11 +195,13 @@ impl Checkpointer {
         }
         let begin = Instant::now();
         let pages = self.write_early(core)?;
+        assert!(core.checkpoint_bound() >= bound, "what the checkpoint may write has shrunk");
         self.checkpoint_at(core, point)
             .inspect_err(|error| core.poison("sync of the data file", error))?;
-        core.journal
-            .trim(point.position.lsn)
-            .inspect_err(|error| core.poison("recycling of the journal", error))?;
+        if let Err(error) = core.journal.trim(point.position.lsn) {
+            // What is left is left to the next checkpoint: nothing depends on it.
+            tracing::warn!(%error, "the journal keeps segments that nobody needs");
+        }
         core.counters.checkpoints.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let lsn = point.position.lsn;
         tracing::info!(lsn = lsn.0, pages, ms = begin.elapsed().as_millis() as u64, "checkpoint");
@@ -206,18 +212,18 @@ impl Checkpointer {
         self.start_writeback(core)?;
         core.pager.sync()?;
         self.unsynced.clear();
-        let mut meta = core.meta.lock();
+        let meta = *core.meta.lock();
         let next = Meta {
             generation: meta.generation + 1,
             page_count: point.page_count,
             checkpoint: point.position.lsn,
             chain: point.position.chain,
             written_us: core.disk.now_us(),
-            ..*meta
+            ..meta
         };
         core.pager.write(PageId(next.page_number()), &next.encode())?;
         core.pager.sync()?;
-        *meta = next;
+        *core.meta.lock() = next;
         core.watermarks.set_checkpointed(point.position.lsn);
         Ok(())
     }
@@ -293,14 +299,22 @@ pub fn run(core: &Arc<Core>, checkpointer: &parking_lot::Mutex<Checkpointer>, in
         core.signals.pass_finished();
         match result {
             Ok(()) => {}
-            // The readers' slots are all taken: try again when asked again.
+            // The readers' slots are all taken, or the disk is full: again when asked again.
             Err(Error::Bound { .. }) => {}
+            Err(error) if is_growth(&error) => {
+                tracing::warn!(%error, "the checkpoint waits for room on the disk");
+            }
             Err(error) => {
                 tracing::error!(%error, "the checkpoint ends; writes are refused from now on");
                 return;
             }
         }
     }
+}
+
+/// Whether the file could not grow: nothing was written, and nothing is lost.
+fn is_growth(error: &Error) -> bool {
+    matches!(error, Error::Io { action: GROW, .. })
 }
 
 /// Whether the journal is long enough for a checkpoint. Who asked may have done so while the last

@@ -79,6 +79,9 @@
 //! The engine tells what it does through [`tracing`](https://docs.rs/tracing): opening, checkpoints
 //! and torn tails as `info` and `warn`, damage and failed writes as `error`.
 
+#[cfg(not(all(unix, target_pointer_width = "64")))]
+compile_error!("Treepie needs a 64-bit Unix: it maps its file with address space to spare");
+
 mod checkpoint;
 mod database;
 pub mod disk;

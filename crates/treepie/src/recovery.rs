@@ -7,8 +7,8 @@
 //!    Only then is it verified: its checksum is in the records too.
 //! 3. The copies become versions in memory; the data file is left to the checkpoint.
 //!
-//! Nothing is written before a page bound forces it, and what is then written is what the
-//! checkpoint would write: recovery may be killed at any point and begun again.
+//! Nothing is written: recovery may be killed at any point and begun again. What does not fit into
+//! memory goes to scratch files, as in a large transaction.
 
 use std::{
     path::{Path, PathBuf},
@@ -128,32 +128,32 @@ pub fn open_data(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Arc<dyn DiskFile>,
 /// Pages as the records leave them.
 pub struct Replay<'a> {
     pager: &'a Pager,
+    /// The journal's folder, for errors.
+    journal: &'a Path,
     pages: FxHashMap<PageId, Frame>,
     /// One past the highest page that a record changed.
     page_count: u32,
-    /// Pages that the memory bound drove into the file.
-    written: Vec<PageId>,
 }
 
 impl<'a> Replay<'a> {
     /// Nothing replayed yet.
-    pub fn new(pager: &'a Pager) -> Replay<'a> {
-        Replay { pager, pages: FxHashMap::default(), page_count: 0, written: Vec::new() }
+    pub fn new(pager: &'a Pager, journal: &'a Path) -> Replay<'a> {
+        Replay { pager, journal, pages: FxHashMap::default(), page_count: 0 }
     }
 
     /// Applies one record.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when a change does not fit; [`Error::Io`] and [`Error::Bound`] when
-    /// memory must be made and cannot.
+    /// neither memory nor scratch files have room.
     pub fn apply(&mut self, record: &Record<'_>) -> Result<()> {
         for change in record.changes() {
-            let change = change.map_err(|what| self.pager.corrupt(PageId(0), what))?;
+            let change = change.map_err(|what| Error::Corrupt {
+                file: self.journal.to_owned(),
+                offset: 0,
+                what,
+            })?;
             self.apply_change(&change)?;
-        }
-        let pool = &self.pager.pool;
-        if pool.memory_used() > pool.limits().memory_max / 4 * 3 {
-            self.write_out()?;
         }
         Ok(())
     }
@@ -213,20 +213,6 @@ impl<'a> Replay<'a> {
         }
         let frame = self.pages.get_mut(&id).expect("it was just put there");
         Ok(frame.bytes_mut())
-    }
-
-    /// Writes all copies into the data file, as the checkpoint would, and forgets them: the records
-    /// that made them are durable. Later records begin from the file again.
-    fn write_out(&mut self) -> Result<()> {
-        let mut pages: Vec<_> = self.pages.drain().collect();
-        pages.sort_unstable_by_key(|(id, _)| *id);
-        tracing::info!(pages = pages.len(), "recovery writes pages out to keep its memory bound");
-        for (id, frame) in pages {
-            self.pager.write(id, frame.bytes())?;
-            self.pager.pool.release(frame);
-            self.written.push(id);
-        }
-        Ok(())
     }
 
     /// Verifies all copies, makes them versions, and reads the space map. `meta_page_count` is what

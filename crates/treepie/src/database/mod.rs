@@ -216,7 +216,7 @@ impl Database {
     /// Identity of the database, drawn when it was created.
     #[must_use]
     pub fn id(&self) -> DatabaseId {
-        self.shared.core.meta.lock().lineage.database_id
+        self.shared.core.lineage.database_id
     }
 
     /// Folder of the database.

@@ -198,7 +198,8 @@ fn recover(path: &Path, options: &Options) -> Result<Core> {
         background: options.background_threads,
     };
     let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
-    let mut replay = Replay::new(&pager);
+    let journal_dir = path.join(JOURNAL_DIR);
+    let mut replay = Replay::new(&pager, &journal_dir);
     let is_fresh = meta.checkpoint == Lsn(0);
     if is_fresh {
         sync_parent(disk, path)?;

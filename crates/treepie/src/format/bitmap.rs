@@ -11,9 +11,15 @@
 //! pages of a region, the root of the catalog) are marked as used. A group's bitmap page is written
 //! when the first page of its group or of a later one comes into use.
 
-use crate::ids::PageId;
+use crate::{
+    error::{Damage, Structure},
+    ids::{PageId, TreeId},
+};
 
-use super::page::PAGE_HEADER_SIZE;
+use super::{
+    bytes::is_zero,
+    page::{self, PAGE_HEADER_SIZE},
+};
 
 /// Bitmap pages that stand together at the beginning of a region.
 pub const GROUPS_PER_REGION: u32 = 16;
@@ -55,6 +61,21 @@ pub const fn is_fixed(page: PageId, page_size: usize) -> bool {
 #[must_use]
 pub const fn bit_position(index: u32) -> (usize, u8) {
     (PAGE_HEADER_SIZE + (index / 8) as usize, 1 << (index % 8))
+}
+
+/// Checks the layout rules of a bitmap page.
+///
+/// # Errors
+/// [`Damage::Layout`] with the broken rule.
+pub fn validate(bytes: &[u8]) -> Result<(), Damage> {
+    let structure = Structure::Page(page::page_id(bytes), page::tree(bytes));
+    if page::tree(bytes) != TreeId::NONE || page::level(bytes) != 0 || page::count(bytes) != 0 {
+        return Err(Damage::layout(structure, "a bitmap with a tree, a level or entries"));
+    }
+    if !bytes.get(24..PAGE_HEADER_SIZE).is_some_and(is_zero) {
+        return Err(Damage::layout(structure, "reserved bytes are not zero"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     disk::{Disk, DiskFile},
     error::{Damage, Error, Result, Structure},
     format::{
-        node, overflow,
+        bitmap, node, overflow,
         page::{self, PageKind},
     },
     ids::{Lsn, PageId, TreeId},
@@ -68,6 +68,9 @@ pub struct Pager {
     /// Who reads what.
     pub registry: Registry,
 }
+
+/// What an error says when the data file cannot grow.
+pub const GROW: &str = "grow";
 
 /// Smallest and largest step by which the data file grows, in bytes.
 const GROWTH_MIN: u64 = 1 << 20;
@@ -293,7 +296,7 @@ impl Pager {
         // A full disk may still have room for what is needed now.
         if let Err(error) = self.file.allocate(target * page_size) {
             tracing::warn!(%error, "the data file cannot grow by a whole step");
-            self.file.allocate(needed * page_size).map_err(Error::io("grow", &self.path))?;
+            self.file.allocate(needed * page_size).map_err(Error::io(GROW, &self.path))?;
         }
         let len = self.file.len().map_err(Error::io("measure", &self.path))?;
         let target = pages_in(len, self.page_size);
@@ -358,7 +361,7 @@ pub fn verify_bytes(bytes: &[u8], id: PageId, page_size: usize) -> Result<(), Da
     match page::verify(bytes, id)? {
         PageKind::Leaf | PageKind::Branch => node::validate(bytes),
         PageKind::Overflow => overflow::validate(bytes, page_size),
-        PageKind::Bitmap => Ok(()),
+        PageKind::Bitmap => bitmap::validate(bytes),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// Key of the catalog's entry about itself.
 const OWN_KEY: &[u8] = b"";
-/// First number of a tree that a user makes.
+/// First number that a tree gets: `$metadata` has it.
 const FIRST_TREE: u32 = 2;
 /// The tree in which the engine keeps what it knows of the database.
 pub const METADATA: &[u8] = b"$metadata";

@@ -16,7 +16,7 @@ use crate::{
     disk::{Disk, DiskLock},
     error::{Error, Result},
     format::{
-        meta::Meta,
+        meta::{Lineage, Meta},
         record::{Compression, RecordBuilder},
     },
     ids::Lsn,
@@ -57,7 +57,9 @@ pub struct Core {
     pub watermarks: Watermarks,
     /// Commits since the last checkpoint, oldest first.
     pub commits: Mutex<VecDeque<CommitPoint>>,
-    /// The meta page that was written last.
+    /// Identity and history of the database.
+    pub lineage: Lineage,
+    /// The meta page that was written last; not locked across I/O.
     pub meta: Mutex<Meta>,
     /// Wakes the checkpoint, and those who wait for it.
     pub signals: Signals,
@@ -204,6 +206,7 @@ impl Core {
             bounds,
             watermarks: Watermarks::new(meta.checkpoint, last.lsn),
             commits: Mutex::new(VecDeque::from([point])),
+            lineage: meta.lineage,
             meta: Mutex::new(meta),
             writer: Mutex::new(Writer { space, tail: last, builder: RecordBuilder::default() }),
             pager,

@@ -121,7 +121,10 @@ impl TxnPages {
         let mut changed = ChangedBlocks::new();
         changed.note(0, page::PAGE_HEADER_SIZE);
         let before = self.dirty.insert(id, DirtyPage { frame, changed, is_new: true });
-        assert!(before.is_none(), "page {id} is in use already");
+        if let Some(before) = before {
+            self.pager.pool.release(before.frame);
+            return Err(self.damaged(id, "a tree refers to a page that is free"));
+        }
         Ok(())
     }
 
@@ -181,8 +184,12 @@ impl TxnPages {
     }
 
     fn give(&mut self, first: PageId, len: u32) -> Result<()> {
-        assert!(self.space.is_used(first), "page {first} is free already");
-        assert!(!is_fixed(first, self.pager.page_size()), "page {first} is a fixed page");
+        let page_size = self.pager.page_size();
+        for id in (first.0..first.0 + len).map(PageId) {
+            if !self.space.is_used(id) || is_fixed(id, page_size) {
+                return Err(self.damaged(id, "a tree refers to a page that is not its own"));
+            }
+        }
         self.mark(first, len, false)?;
         self.space.give(first, len);
         self.space_changes.push(SpaceChange::Given(first, len));
