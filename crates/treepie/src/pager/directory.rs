@@ -42,6 +42,7 @@ use super::{
     pool::Pool,
     readers::{ReaderEntry, ReaderSlot, Readers, Registry},
     version::{Node, answer, fill, lsn_of, node_at, node_ref, recycle, release_run},
+    zeroed::ZeroedSlice,
 };
 
 pub use super::version::{Found, NewVersion};
@@ -58,7 +59,7 @@ struct Chunk {
 
 /// All versions of all pages.
 pub struct Directory {
-    table: Box<[AtomicPtr<Chunk>]>,
+    table: ZeroedSlice<AtomicPtr<Chunk>>,
     unlinks: AtomicU64,
     chains: Mutex<Chains>,
 }
@@ -96,7 +97,7 @@ impl Directory {
     /// A directory in which every page is as the map shows it.
     pub fn new() -> Directory {
         Directory {
-            table: zeroed_table(),
+            table: ZeroedSlice::new(TABLE_LEN).expect("8 MiB of address space are left"),
             unlinks: AtomicU64::new(0),
             chains: Mutex::new(Chains {
                 nodes_free: Vec::new(),
@@ -376,12 +377,6 @@ fn chunk_ref<'a>(slot: &AtomicPtr<Chunk>) -> Option<&'a Chunk> {
     // SAFETY: the table holds null or a chunk, which lives as long as the directory; the reference
     // is used only inside calls on the directory.
     unsafe { slot.load(Acquire).as_ref() }
-}
-
-fn zeroed_table() -> Box<[AtomicPtr<Chunk>]> {
-    let table = Box::<[AtomicPtr<Chunk>]>::new_zeroed_slice(TABLE_LEN);
-    // SAFETY: zeros are null pointers. The pages of the 8 MiB come into being as they are touched.
-    unsafe { table.assume_init() }
 }
 
 fn zeroed_chunk() -> NonNull<Chunk> {

@@ -22,11 +22,13 @@ use crate::{
     ids::PageId,
 };
 
+use super::zeroed::ZeroedSlice;
+
 /// One map and the pages verified in it.
 pub struct MapView {
     base: *const u8,
     reserved: usize,
-    verified: Box<[AtomicU64]>,
+    verified: ZeroedSlice<AtomicU64>,
     map: Box<dyn DiskMap>,
 }
 
@@ -39,10 +41,7 @@ impl MapView {
     fn new(file: &dyn DiskFile, reserve: usize, page_size: usize) -> io::Result<MapView> {
         let map = file.map(reserve)?;
         let page_count = map.reserved() / page_size;
-        // Zeroed by the allocator, it costs no memory until it is touched.
-        let verified = Box::<[AtomicU64]>::new_zeroed_slice(page_count.div_ceil(64));
-        // SAFETY: zeros are valid atomic integers.
-        let verified = unsafe { verified.assume_init() };
+        let verified = ZeroedSlice::new(page_count.div_ceil(64))?;
         Ok(MapView { base: map.base(), reserved: map.reserved(), verified, map })
     }
 
@@ -129,7 +128,7 @@ impl MapCell {
         if view.reserved < len {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "no address space is left"));
         }
-        for (new, old) in view.verified.iter().zip(&old.verified) {
+        for (new, old) in view.verified.iter().zip(old.verified.iter()) {
             new.store(old.load(Acquire), Relaxed);
         }
         self.install(view);

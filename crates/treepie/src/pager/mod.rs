@@ -9,3 +9,4 @@ pub mod readers;
 pub mod space;
 pub mod store;
 mod version;
+mod zeroed;
