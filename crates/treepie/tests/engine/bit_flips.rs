@@ -91,8 +91,11 @@ fn commit_all(db: &Database, scripts: &[Vec<Op>], model: &mut Model) {
     }
 }
 
-/// The files, and the bits to flip in each: number of the file and of the bit.
-fn places(rest: &Rest) -> (Vec<(PathBuf, Vec<u8>)>, Vec<(usize, usize)>) {
+/// Files with their bytes.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// The files, and the bits to flip: number of the file, and of the bit in it.
+fn places(rest: &Rest) -> (Files, Vec<(usize, usize)>) {
     let all = env::var_os("TREEPIE_ALL_BITS").is_some();
     let mut places = Vec::new();
     let mut files = Vec::new();

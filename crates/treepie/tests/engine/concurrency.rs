@@ -255,8 +255,7 @@ fn a_closure_that_panics_leaves_nothing_and_the_database_goes_on() {
                 for number in 0..2000_u32 {
                     tree.insert(number.to_be_bytes(), [1; 500])?;
                 }
-                let nothing: Option<()> = None;
-                nothing.expect("the panic on purpose");
+                assert!(round > 9, "on purpose");
                 Ok(())
             })
         }));

@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
             let snapshot = self.held.swap_remove(index);
             self.verify_snapshot(&snapshot, number);
         }
-        if number % 16 == 0 {
+        if number.is_multiple_of(16) {
             self.look(number);
         }
     }

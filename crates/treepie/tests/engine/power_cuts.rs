@@ -196,7 +196,7 @@ pub fn cut_everywhere(recorded: &Recorded, draws: u64) -> Result<u64, String> {
 #[test]
 fn acknowledged_commits_survive_a_power_cut_at_every_operation() {
     let begin = Instant::now();
-    let seeds = seeds(1, 24);
+    let seeds = seeds(1, 48);
     let results = for_seeds(&seeds, |seed| {
         let recorded = record(seed, &shape_of(seed), &[]);
         let images = cut_everywhere(&recorded, 6).unwrap_or_else(|failure| panic!("{failure}"));
