@@ -184,7 +184,8 @@ impl Checkpointer {
     /// the journal before it. Returns the LSN up to which it came.
     ///
     /// # Errors
-    /// [`Error::Io`]: the database is poisoned.
+    /// [`Error::Io`]: the database is poisoned, except where the file could not grow, or a segment
+    /// of the journal could not be recycled.
     pub fn checkpoint(&mut self, core: &Core) -> Result<Lsn> {
         core.check_poison()?;
         let bound = core.checkpoint_bound();
@@ -198,13 +199,11 @@ impl Checkpointer {
         assert!(core.checkpoint_bound() >= bound, "what the checkpoint may write has shrunk");
         self.checkpoint_at(core, point)
             .inspect_err(|error| core.poison("sync of the data file", error))?;
-        if let Err(error) = core.journal.trim(point.position.lsn) {
-            // What is left is left to the next checkpoint: nothing depends on it.
-            tracing::warn!(%error, "the journal keeps segments that nobody needs");
-        }
         core.counters.checkpoints.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let lsn = point.position.lsn;
         tracing::info!(lsn = lsn.0, pages, ms = begin.elapsed().as_millis() as u64, "checkpoint");
+        // What a failed trim leaves is left to the next one: nothing depends on it.
+        core.journal.trim(lsn)?;
         Ok(lsn)
     }
 
@@ -303,6 +302,9 @@ pub fn run(core: &Arc<Core>, checkpointer: &parking_lot::Mutex<Checkpointer>, in
             Err(Error::Bound { .. }) => {}
             Err(error) if is_growth(&error) => {
                 tracing::warn!(%error, "the checkpoint waits for room on the disk");
+            }
+            Err(error) if core.poisoned_by().is_none() => {
+                tracing::warn!(%error, "the journal keeps segments that nobody needs");
             }
             Err(error) => {
                 tracing::error!(%error, "the checkpoint ends; writes are refused from now on");
