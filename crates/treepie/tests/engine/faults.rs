@@ -231,7 +231,7 @@ fn fail_every_change(seed: u64, fault: impl Fn(u64) -> Fault, number: i32) -> (u
 }
 
 fn fail_every_change_of_seeds(first: u64, fault: impl Fn(u64) -> Fault + Sync, number: i32) {
-    let counts = for_seeds(&seeds(first, 2), |seed| fail_every_change(seed, &fault, number));
+    let counts = for_seeds(&seeds(first, 6), |seed| fail_every_change(seed, &fault, number));
     let calls: u64 = counts.iter().map(|(calls, _)| calls).sum();
     let images: u64 = counts.iter().map(|(_, images)| images).sum();
     println!("{calls} failing calls, {images} images after them");
@@ -244,27 +244,27 @@ fn any_changing_call_may_fail_once_with_eio() {
 
 #[test]
 fn any_changing_call_may_fail_for_ever_with_eio() {
-    fail_every_change_of_seeds(3, |k| Fault::nth(k).of_changes().forever(), 5);
+    fail_every_change_of_seeds(11, |k| Fault::nth(k).of_changes().forever(), 5);
 }
 
 #[test]
 fn any_changing_call_may_fail_once_with_enospc_after_a_short_write() {
     let fault = |k| Fault::nth(k).of_changes().error(FaultError::ENOSPC).after_short_write(700);
-    fail_every_change_of_seeds(5, fault, 28);
+    fail_every_change_of_seeds(21, fault, 28);
 }
 
 #[test]
 fn any_changing_call_may_fail_for_ever_with_enospc_after_a_short_write() {
     let fault =
         |k| Fault::nth(k).of_changes().error(FaultError::ENOSPC).after_short_write(5000).forever();
-    fail_every_change_of_seeds(7, fault, 28);
+    fail_every_change_of_seeds(31, fault, 28);
 }
 
 /// Calls that only read or ask: a failure may refuse an operation, or not matter; what was
 /// acknowledged stays.
 #[test]
 fn any_call_at_all_may_fail_without_a_panic_or_a_loss() {
-    let counts = for_seeds(&seeds(11, 2), |seed| {
+    let counts = for_seeds(&seeds(41, 4), |seed| {
         let steps = script(seed);
         let healthy = SimDisk::new(seed);
         assert!(run(&healthy, &steps).error.is_none(), "seed {seed} without a fault");
@@ -285,14 +285,14 @@ fn any_call_at_all_may_fail_without_a_panic_or_a_loss() {
 #[test]
 fn a_full_disk_refuses_writes_and_keeps_reads_and_goes_on_after_reopening() {
     let mut points = 0;
-    for seed in seeds(21, 2) {
+    for seed in seeds(51, 3) {
         let steps = script(seed);
         let healthy = SimDisk::new(seed);
         assert!(run(&healthy, &steps).error.is_none(), "seed {seed} without a bound");
         let sizes = healthy.file_paths();
         let full: usize =
             sizes.iter().filter_map(|path| healthy.file_bytes(path)).map(|bytes| bytes.len()).sum();
-        for capacity in (0..full as u64).step_by(12 << 10) {
+        for capacity in (0..full as u64).step_by(4 << 10) {
             points += 1;
             let context = format!("seed {seed}, {capacity} bytes of disk");
             let disk = SimDisk::new(seed);
@@ -313,7 +313,7 @@ fn a_full_disk_refuses_writes_and_keeps_reads_and_goes_on_after_reopening() {
 #[test]
 fn what_reopening_showed_after_a_failed_sync_survives_the_next_power_cut() {
     let (mut shown, mut lost) = (0, 0);
-    for seed in seeds(31, 40) {
+    for seed in seeds(61, 40) {
         let disk = SimDisk::new(seed);
         let db = small(&disk).open(DIR).expect("a new database opens");
         let mut model = new_model();

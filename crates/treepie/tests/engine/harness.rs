@@ -135,11 +135,13 @@ pub fn verify(db: &Database, model: &Model) -> Result<u64, String> {
     }
 }
 
-/// The seeds of a test: `count` from `first` on, or the one that `TREEPIE_SEED` names.
+/// The seeds of a test: `count` from `first` on, so many times more as `TREEPIE_SEEDS` says, or the
+/// one that `TREEPIE_SEED` names.
 pub fn seeds(first: u64, count: u64) -> Vec<u64> {
-    match env::var("TREEPIE_SEED").ok().and_then(|text| text.parse().ok()) {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("TREEPIE_SEED") {
         Some(seed) => vec![seed],
-        None => (first..first + count).collect(),
+        None => (first..first + count * number("TREEPIE_SEEDS").unwrap_or(1)).collect(),
     }
 }
 

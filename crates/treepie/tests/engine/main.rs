@@ -2,7 +2,7 @@
 //! on a real one.
 //!
 //! Everything random follows from a seed, and every failure prints it. `TREEPIE_SEED=<n>` runs one
-//! seed alone where a test goes through many.
+//! seed alone where a test goes through many; `TREEPIE_SEEDS=<n>` goes through n times as many.
 
 mod bad_input;
 mod bit_flips;
