@@ -19,7 +19,7 @@
 //! over any mixture of states converges. A write or sync that fails poisons the database.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -52,12 +52,13 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Writes what the bound allows and frees its memory; does not sync. Returns how many pages it
-    /// wrote.
+    /// Writes versions that the bound allows and frees their memory; does not sync. `target` is how
+    /// many bytes of memory may stay in use: the pages that were changed longest ago go first.
+    /// Returns how many pages it wrote.
     ///
     /// # Errors
-    /// [`Error::Io`]: the database is poisoned.
-    pub fn write_early(&mut self, core: &Core) -> Result<usize> {
+    /// [`Error::Io`]: the database is poisoned, except where the file could not grow.
+    pub fn write_early(&mut self, core: &Core, target: usize) -> Result<usize> {
         core.check_poison()?;
         let reader = core
             .pager
@@ -66,7 +67,7 @@ impl Checkpointer {
             .add_oldest_reader(core.disk.now_us(), std::panic::Location::caller())?;
         let bound = reader.lsn();
         let may_write = bound <= core.watermarks.committed().min(core.watermarks.synced());
-        let written = if may_write { self.write_pass(core, bound) } else { Ok(0) };
+        let written = if may_write { self.write_pass(core, bound, target) } else { Ok(0) };
         core.pager.registry.remove(&reader);
         let written = written.inspect_err(|error| {
             if !is_growth(error) {
@@ -74,15 +75,17 @@ impl Checkpointer {
             }
         })?;
         core.pager.directory.change(&core.pager.registry).finish(&core.pager.pool, true);
-        core.counters.pages_written.fetch_add(written as u64, std::sync::atomic::Ordering::Relaxed);
+        core.counters.pages_written.fetch_add(written as u64, Relaxed);
         Ok(written)
     }
 
     /// Being a reader at the bound itself, the pass keeps the versions alive that it writes: each is
     /// the answer of a reader there.
-    fn write_pass(&mut self, core: &Core, bound: Lsn) -> Result<usize> {
+    fn write_pass(&mut self, core: &Core, bound: Lsn, target: usize) -> Result<usize> {
         let mut pages = core.pager.directory.change(&core.pager.registry).take_dirty();
-        pages.sort_unstable();
+        let all = pages.len();
+        let rest = choose(core, &mut pages, bound, target);
+        core.pager.directory.change(&core.pager.registry).keep_dirty(rest);
         let mut written = 0;
         let mut rest = pages.as_slice();
         while !rest.is_empty() {
@@ -99,56 +102,50 @@ impl Checkpointer {
             }
             rest = after;
         }
-        tracing::debug!(bound = bound.0, written, of = pages.len(), "wrote pages early");
+        tracing::debug!(bound = bound.0, written, of = all, "wrote pages early");
         Ok(written)
     }
 
-    /// Writes one batch of pages, ascending, and then cuts their chains.
+    /// Writes one batch of pages, ascending, and then cuts their chains. Neighbours go out together;
+    /// a page without any is written from where it is.
     fn write_batch(&mut self, core: &Core, batch: &[PageId], bound: Lsn) -> Result<usize> {
         let mut cuts: Vec<(PageId, Option<Lsn>)> = Vec::with_capacity(batch.len());
+        let mut run = Run::default();
         let mut written = 0;
-        let mut run_first = PageId(0);
-        self.buffer.clear();
         for &id in batch {
-            let found = core.pager.directory.find(id, bound);
-            let (lsn, bytes) = match found {
-                Found::Version(lsn, bytes) => (lsn, bytes),
-                Found::Free => {
-                    cuts.push((id, Some(bound)));
-                    continue;
+            match core.pager.directory.find(id, bound) {
+                Found::Version(lsn, bytes) => {
+                    if !run.continues(id, bytes.len(), core.pager.page_size()) {
+                        self.flush(core, &mut run)?;
+                        run.first = id;
+                    }
+                    run.len += bytes.len();
+                    run.parts.push(bytes);
+                    cuts.push((id, Some(lsn)));
+                    written += bytes.len() / core.pager.page_size();
                 }
-                Found::Map => {
-                    cuts.push((id, None));
-                    continue;
-                }
-            };
-            let next = run_first.0 as usize + self.buffer.len() / core.pager.page_size();
-            if next != id.0 as usize || self.buffer.len() + bytes.len() > WRITE_LEN_MAX {
-                self.flush(core, run_first)?;
-                run_first = id;
+                Found::Free => cuts.push((id, Some(bound))),
+                Found::Map => cuts.push((id, None)),
             }
-            if bytes.len() > WRITE_LEN_MAX {
-                core.pager.write(id, bytes)?;
-                self.note_unsynced(id, bytes.len() / core.pager.page_size());
-                run_first = PageId(id.0 + (bytes.len() / core.pager.page_size()) as u32);
-            } else {
-                self.buffer.extend_from_slice(bytes);
-            }
-            cuts.push((id, Some(lsn)));
-            written += bytes.len() / core.pager.page_size();
         }
-        self.flush(core, run_first)?;
+        self.flush(core, &mut run)?;
         self.cut(core, &cuts);
         Ok(written)
     }
 
-    fn flush(&mut self, core: &Core, first: PageId) -> Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        core.pager.write(first, &self.buffer)?;
-        self.note_unsynced(first, self.buffer.len() / core.pager.page_size());
-        self.buffer.clear();
+    fn flush(&mut self, core: &Core, run: &mut Run<'_>) -> Result<()> {
+        let bytes = match run.parts.as_slice() {
+            [] => return Ok(()),
+            [one] => one,
+            parts => {
+                self.buffer.clear();
+                parts.iter().for_each(|part| self.buffer.extend_from_slice(part));
+                self.buffer.as_slice()
+            }
+        };
+        core.pager.write(run.first, bytes)?;
+        self.note_unsynced(run.first, run.len / core.pager.page_size());
+        *run = Run::default();
         Ok(())
     }
 
@@ -195,11 +192,11 @@ impl Checkpointer {
             return Ok(done);
         }
         let begin = Instant::now();
-        let pages = self.write_early(core)?;
+        let pages = self.write_early(core, 0)?;
         assert!(core.checkpoint_bound() >= bound, "what the checkpoint may write has shrunk");
         self.checkpoint_at(core, point)
             .inspect_err(|error| core.poison("sync of the data file", error))?;
-        core.counters.checkpoints.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        core.counters.checkpoints.fetch_add(1, Relaxed);
         let lsn = point.position.lsn;
         tracing::info!(lsn = lsn.0, pages, ms = begin.elapsed().as_millis() as u64, "checkpoint");
         // What a failed trim leaves is left to the next one: nothing depends on it.
@@ -264,6 +261,44 @@ impl Checkpointer {
     }
 }
 
+/// Pages next to one another, to be written with one call.
+#[derive(Debug, Default)]
+struct Run<'a> {
+    first: PageId,
+    len: usize,
+    parts: Vec<&'a [u8]>,
+}
+
+impl Run<'_> {
+    /// Whether a page may follow: the next one, and not too many together.
+    fn continues(&self, id: PageId, len: usize, page_size: usize) -> bool {
+        self.first.0 as usize + self.len / page_size == id.0 as usize
+            && self.len + len <= WRITE_LEN_MAX
+            && !self.parts.is_empty()
+    }
+}
+
+/// Leaves in `pages`, ascending, those to be written so that `target` bytes stay in memory: those
+/// whose versions are the oldest. Returns the others.
+fn choose(core: &Core, pages: &mut Vec<PageId>, bound: Lsn, target: usize) -> Vec<PageId> {
+    let excess = core.pager.pool.memory_used().saturating_sub(target);
+    let count = excess / core.pager.page_size() + 1;
+    let mut kept = Vec::new();
+    if target > 0 && count < pages.len() {
+        let lsn_of = |id: &PageId| match core.pager.directory.find(*id, bound) {
+            Found::Version(lsn, _) => lsn,
+            Found::Free => Lsn(0),
+            Found::Map => Lsn(u64::MAX),
+        };
+        let mut by_age: Vec<(Lsn, PageId)> = pages.iter().map(|id| (lsn_of(id), *id)).collect();
+        by_age.select_nth_unstable(count);
+        kept = by_age.split_off(count).into_iter().map(|(_, id)| id).collect();
+        *pages = by_age.into_iter().map(|(_, id)| id).collect();
+    }
+    pages.sort_unstable();
+    kept
+}
+
 /// The newest commit at or below `bound`; forgets those before it.
 fn commit_point(core: &Core, bound: Lsn) -> Option<CommitPoint> {
     let mut commits = core.commits.lock();
@@ -288,7 +323,8 @@ pub fn run(core: &Arc<Core>, checkpointer: &parking_lot::Mutex<Checkpointer>, in
             last = Instant::now();
             checkpointer.lock().checkpoint(core).map(|_| ())
         } else if ask == Ask::WriteEarly && kept_by != Some(core.pager.registry.oldest()) {
-            let written = checkpointer.lock().write_early(core);
+            let written =
+                checkpointer.lock().write_early(core, core.pager.pool.limits().memory_max / 4 * 3);
             let oldest = core.pager.registry.oldest();
             kept_by = matches!(written, Ok(0)).then_some(oldest);
             written.map(|_| ())

@@ -155,7 +155,7 @@ impl Database {
             return self.make_room_here();
         }
         let limits = core.pager.pool.limits();
-        if core.pager.pool.memory_used() > limits.memory_max / 8 * 7 {
+        if core.pager.pool.memory_used() > limits.memory_max / 16 * 15 {
             core.counters.waits.fetch_add(1, Relaxed);
             core.signals.ask_and_wait(Ask::WriteEarly, WAIT_MAX);
         }
@@ -183,7 +183,7 @@ impl Database {
         if journal_bytes >= core.bounds.checkpoint_distance {
             self.shared.checkpointer.lock().checkpoint(core)?;
         } else if pool.memory_used() > pool.limits().memory_max / 2 {
-            self.shared.checkpointer.lock().write_early(core)?;
+            self.shared.checkpointer.lock().write_early(core, 0)?;
         }
         if self.journal_is_full() { Err(self.journal_bound()) } else { Ok(()) }
     }

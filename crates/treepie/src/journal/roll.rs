@@ -22,7 +22,7 @@ use super::{
 /// as long, up to the limit.
 const FIRST_LEN: u64 = 256 << 10;
 /// Groups of this length or more get segments that are allocated but not zeroed, in bytes.
-const LONG_GROUP_LEN: u64 = 256 << 10;
+const LONG_GROUP_LEN: u64 = 4 << 20;
 /// Shortest segment: its header and one block.
 const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
 

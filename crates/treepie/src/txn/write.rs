@@ -366,7 +366,7 @@ fn publish(core: &Core, point: CommitPoint) {
     let journal_bytes = core.journal.bytes_after(core.watermarks.checkpointed());
     if journal_bytes >= core.bounds.checkpoint_distance {
         core.signals.ask(Ask::Checkpoint);
-    } else if pool.memory_used() > pool.limits().memory_max / 2 {
+    } else if pool.memory_used() > pool.limits().memory_max / 8 * 7 {
         core.signals.ask(Ask::WriteEarly);
     }
 }
