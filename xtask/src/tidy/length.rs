@@ -5,6 +5,8 @@ use crate::source::before_tests;
 
 /// Lines of a source file before its tests.
 const SOURCE_LINES_MAX: usize = 499;
+/// Lines of a file that is nothing but tests: a list of promises, read one at a time.
+const TEST_LINES_MAX: usize = 799;
 
 /// Lines of documents, by path or folder.
 const DOCUMENTS: &[(&str, usize)] =
@@ -14,9 +16,13 @@ pub fn check(tree: &Tree) -> Vec<Violation> {
     let mut found = Vec::new();
     for (path, text) in tree.rust() {
         let lines = before_tests(text).lines().count();
-        if lines > SOURCE_LINES_MAX {
-            let what =
-                format!("{lines} lines before the tests; split it by noun (500 are too many)");
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let max = if is_test { TEST_LINES_MAX } else { SOURCE_LINES_MAX };
+        if lines > max {
+            let what = format!(
+                "{lines} lines before the tests; split it by noun ({} are too many)",
+                max + 1
+            );
             found.push(Violation::new(path, lines, what));
         }
     }
@@ -46,6 +52,14 @@ mod tests {
         let tree = Tree::of(&[("a.rs", &short), ("b.rs", &long), ("c.rs", &tested)]);
         let found = said(&check(&tree));
         assert!(found.len() == 1 && found[0].starts_with("b.rs:500: 500 lines"), "{found:?}");
+    }
+
+    #[test]
+    fn file_of_tests_may_be_longer_but_not_endless() {
+        for path in ["a/tests.rs", "a/tests/b.rs"] {
+            let found = |lines| check(&Tree::of(&[(path, &"x\n".repeat(lines))])).len();
+            assert_eq!((found(799), found(800)), (0, 1), "{path}");
+        }
     }
 
     #[test]

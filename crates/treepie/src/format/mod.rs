@@ -16,4 +16,5 @@ pub mod node;
 pub mod overflow;
 pub mod page;
 pub mod record;
+mod sealed;
 pub mod segment;
