@@ -110,13 +110,7 @@ impl RecordBuilder {
         put_u64(&mut bytes, ANNOTATIONS_LEN_OFFSET, self.annotations.len() as u64);
         put_u32(&mut bytes, CHANGE_COUNT_OFFSET, self.change_count);
         self.clear();
-        if let Some(mut packed) = compression::pack(
-            &bytes,
-            RECORD_CHECKSUM_OFFSET,
-            RECORD_HEADER_SIZE,
-            RECORD_VERSION,
-            compression,
-        ) {
+        if let Some(mut packed) = compression::pack(&bytes, RECORD_HEADER_SIZE, compression) {
             packed[FLAGS_OFFSET] |= FLAG_LZ4;
             bytes = packed;
         }
@@ -131,7 +125,7 @@ impl RecordBuilder {
 
     fn reserve_header(&mut self) {
         if self.bytes.is_empty() {
-            self.bytes.resize(RECORD_CHECKSUM_OFFSET, RECORD_HEADER_SIZE, RECORD_VERSION, 0);
+            self.bytes.resize(RECORD_HEADER_SIZE, 0);
         }
     }
 }
