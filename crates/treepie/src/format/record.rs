@@ -395,6 +395,10 @@ pub fn claimed_checksum(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        format::{blocks::ChangedBlocks, bytes::put_u32},
+        ids::PageId,
+    };
 
     fn meta(lsn: u64) -> RecordMeta {
         RecordMeta {
@@ -485,7 +489,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_cut_of_a_record_is_found() {
-        let mut bytes = builder(&[9; 64]).finish(&meta(7), Compression::Off).bytes;
+        let mut bytes = builder(&[9; 64]).finish(&meta(7), Compression::Off).bytes().to_vec();
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(Record::parse(&bytes).is_err(), "bit {bit}");
@@ -498,7 +502,7 @@ mod tests {
 
     #[test]
     fn hostile_header_under_a_right_checksum_is_an_error_and_not_a_panic() {
-        let valid = builder(&[9; 64]).finish(&meta(7), Compression::Off).bytes;
+        let valid = builder(&[9; 64]).finish(&meta(7), Compression::Off).bytes().to_vec();
         let fields = [
             STORED_LEN_OFFSET,
             RAW_LEN_OFFSET,
