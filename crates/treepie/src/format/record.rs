@@ -75,7 +75,7 @@ const _: () = assert!(RECORD_HEADER_SIZE == RESERVED_OFFSET + 44);
 
 pub(super) const FLAG_LZ4: u8 = 1;
 /// A builder keeps at most this much memory for the next record, in bytes.
-pub(super) const BUFFER_KEPT_MAX: usize = 1 << 20;
+pub(super) const BUFFER_KEPT_MAX: usize = 64 << 20;
 
 /// What a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

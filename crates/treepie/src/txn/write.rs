@@ -291,7 +291,9 @@ impl<'db> WriteTxn<'db> {
         append(self.core, &record)?;
         publish(self.core, point);
         self.committed = true;
-        Ok(record.lsn)
+        let lsn = record.lsn;
+        self.writer.builder.recycle(record);
+        Ok(lsn)
     }
 
     /// Writes the states of all changed trees into the catalog.
