@@ -86,7 +86,10 @@ impl Checkpointer {
             match self.write_batch(core, batch, bound) {
                 Ok(count) => written += count,
                 Err(error) => {
-                    core.pager.directory.change(&core.pager.registry).keep_dirty(rest.iter().copied());
+                    core.pager
+                        .directory
+                        .change(&core.pager.registry)
+                        .keep_dirty(rest.iter().copied());
                     return Err(error);
                 }
             }
@@ -226,7 +229,8 @@ impl Checkpointer {
         }
         let (mut first, mut last, mut count) = (None, 0, 0);
         for (index, word) in self.unsynced.iter().enumerate().filter(|(_, word)| **word != 0) {
-            for page in (0..64).filter(|bit| word & (1 << bit) != 0).map(|bit| index as u32 * 64 + bit)
+            for page in
+                (0..64).filter(|bit| word & (1 << bit) != 0).map(|bit| index as u32 * 64 + bit)
             {
                 let start = *first.get_or_insert(page);
                 (last, count) = (page, count + 1);

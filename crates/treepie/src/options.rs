@@ -1,9 +1,8 @@
 //! Options: what an embedder may choose when it opens a database, with the defaults and why.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    database::Database,
     disk::{Disk, RealDisk},
     error::{Error, Result},
     limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PAGE_SIZE_MIN},
@@ -186,19 +185,8 @@ impl Options {
         self
     }
 
-    /// Opens the database in the folder `path`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when there is none and `create` is off, [`Error::Locked`] when it is
-    /// open already, [`Error::Corrupt`] and [`Error::JournalGap`] when its files are damaged,
-    /// [`Error::UnsupportedVersion`], [`Error::PageSize`], [`Error::Application`],
-    /// [`Error::Options`], [`Error::Io`].
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Database> {
-        self.validate()?;
-        Database::open_with(path.as_ref(), self)
-    }
-
-    fn validate(&self) -> Result<()> {
+    /// Refuses options that contradict each other or leave their range.
+    pub(crate) fn validate(&self) -> Result<()> {
         let refuse = |option, reason: &str| Err(Error::Options { option, reason: reason.into() });
         match self.page_size {
             Some(size) if size != PAGE_SIZE_MIN && size != PAGE_SIZE_MAX => {

@@ -71,11 +71,9 @@ pub fn read_meta(file: &dyn DiskFile, path: &Path) -> Result<Meta> {
             found,
             supported: FORMAT_VERSION,
         }),
-        (_, Some(MetaError::Features(found))) => Err(Error::UnsupportedFeatures {
-            file: path.to_owned(),
-            found,
-            supported: FEATURES,
-        }),
+        (_, Some(MetaError::Features(found))) => {
+            Err(Error::UnsupportedFeatures { file: path.to_owned(), found, supported: FEATURES })
+        }
         (Some(meta), failure) => {
             if let Some(failure) = failure {
                 tracing::warn!(?failure, file = %path.display(), "one meta page is not valid");
@@ -240,7 +238,8 @@ impl<'a> Replay<'a> {
         let mut pages: Vec<_> = std::mem::take(&mut self.pages).into_iter().collect();
         pages.sort_unstable_by_key(|(id, _)| *id);
         for (id, frame) in &pages {
-            verify_bytes(frame.bytes(), *id).map_err(|what| pager.corrupt(*id, what))?;
+            verify_bytes(frame.bytes(), *id, pager.page_size())
+                .map_err(|what| pager.corrupt(*id, what))?;
             if page::lsn(frame.bytes()) > last {
                 return Err(pager.damaged(*id, "the page is newer than the last record"));
             }

@@ -12,7 +12,10 @@ use crate::{
     ids::{Lsn, PageId, TreeId},
     pager::{access::PageRead, store::Pager},
     tree,
-    txn::{catalog::Catalog, snapshot::{Snapshot, TreeInfo}},
+    txn::{
+        catalog::Catalog,
+        snapshot::{Snapshot, TreeInfo},
+    },
 };
 
 use super::Database;
@@ -237,16 +240,10 @@ impl Check<'_> {
     }
 
     fn tree(&mut self, name: &[u8], state: &tree::TreeState) {
-        let mut problems = Vec::new();
         let claims = &mut self.claims;
-        tree::check::check(
-            &self.pages,
-            state,
-            &mut |page, len| claims.claim(page, len),
-            &mut problems,
-        );
-        for problem in problems {
-            self.problem(Some(name), problem.page, problem.what);
+        let (_, damage) = tree::check(&self.pages, state, &mut |page, len| claims.claim(page, len));
+        for damage in damage {
+            self.problem(Some(name), Some(damage.page), damage.what);
         }
     }
 

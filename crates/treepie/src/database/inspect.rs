@@ -53,11 +53,8 @@ impl Iterator for JournalRecords {
             Ok(stored) => stored,
             Err(error) => return Some(Err(error)),
         };
-        let damaged = |what| Error::Corrupt {
-            file: stored.file.clone(),
-            offset: stored.offset,
-            what,
-        };
+        let damaged =
+            |what| Error::Corrupt { file: stored.file.clone(), offset: stored.offset, what };
         let record = match Record::parse(&stored.bytes) {
             Ok(record) => record,
             Err(what) => return Some(Err(damaged(what))),
@@ -78,10 +75,10 @@ impl Iterator for JournalRecords {
             file: stored.file.clone(),
             offset: stored.offset,
             stored_len: stored.bytes.len() as u64,
-            raw_len: record.raw_len(),
+            raw_len: record.raw_len() as u64,
             pages_changed,
             pages_freed,
-            annotation_bytes: record.annotations().map(|a| a.len() as u64).sum(),
+            annotation_bytes: record.annotations().flatten().map(|a| a.len() as u64).sum(),
             chain_before: record.chain_before(),
         }))
     }

@@ -44,16 +44,28 @@ const KEY_CREATED: &str = "created-us";
 const KEY_APPLICATION: &str = "application-name";
 const KEY_APPLICATION_VERSION: &str = "application-version";
 
+impl Options {
+    /// Opens the database in the folder `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none and `create` is off, [`Error::Locked`] when it is
+    /// open already, [`Error::Corrupt`] and [`Error::JournalGap`] when its files are damaged,
+    /// [`Error::UnsupportedVersion`], [`Error::PageSize`], [`Error::Application`],
+    /// [`Error::Options`], [`Error::Io`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Database> {
+        self.validate()?;
+        Database::open_with(path.as_ref(), self)
+    }
+}
+
 impl Database {
-    pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Database> {
+    fn open_with(path: &Path, options: &Options) -> Result<Database> {
         let disk = &options.disk;
         find_or_create_folder(disk, path, options.create)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = disk.lock(&lock_path).map_err(|error| match error {
             LockError::Held(owner) => Error::Locked { path: path.to_owned(), owner },
-            LockError::Io(source) => {
-                Error::Io { action: "lock", file: lock_path.clone(), source }
-            }
+            LockError::Io(source) => Error::Io { action: "lock", file: lock_path.clone(), source },
         })?;
         find_or_create_data(disk, path, options)?;
         let core = Arc::new(recover(path, options)?.with_lock(lock));

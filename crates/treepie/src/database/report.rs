@@ -171,12 +171,8 @@ impl Database {
         let mut trees = Vec::new();
         for info in snapshot.trees()? {
             let tree = snapshot.tree(&info.name)?;
-            let mut problems = Vec::new();
-            let stats =
-                tree::check::check(snapshot.pages(), tree.state(), &mut |_, _| true, &mut problems);
-            let room = stats.leaf_pages * snapshot.pages().page_size() as u64;
-            let leaf_fill =
-                if room == 0 { 0.0 } else { stats.leaf_used_bytes as f64 / room as f64 };
+            let (statistics, _) = tree::check(snapshot.pages(), tree.state(), &mut |_, _| true);
+            let leaf_fill = statistics.leaf_fill(snapshot.pages().page_size());
             trees.push(TreeReport { info, leaf_fill });
         }
         let core = &*self.shared.core;

@@ -28,9 +28,7 @@ use crate::{
     limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
 };
 
-use super::bytes::{
-    get_array, get_u32, get_u64, is_zero, put_array, put_u32, put_u64,
-};
+use super::bytes::{get_array, get_u32, get_u64, is_zero, put_array, put_u32, put_u64};
 
 /// First bytes of a data file.
 pub const META_MAGIC: [u8; 8] = *b"TREEPIED";

@@ -6,6 +6,14 @@
 pub mod bitmap;
 pub mod blocks;
 pub mod bytes;
+pub mod catalog;
+pub mod change;
 pub mod checksum;
+pub mod compression;
+pub mod frame;
 pub mod meta;
+pub mod node;
+pub mod overflow;
 pub mod page;
+pub mod record;
+pub mod segment;

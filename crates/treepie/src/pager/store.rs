@@ -166,12 +166,12 @@ impl Pager {
         let bytes = self.raw(id, 1)?;
         let bytes = match page::kind(bytes) {
             Some(PageKind::Overflow) => {
-                let page_count = overflow::page_count(bytes, self.page_size).unwrap_or(1);
-                self.raw(id, page_count)?
+                overflow::validate_header(bytes).map_err(|what| self.corrupt(id, what))?;
+                self.raw(id, overflow::page_count(overflow::value_len(bytes), self.page_size))?
             }
             _ => bytes,
         };
-        verify_bytes(bytes, id).map_err(|what| self.corrupt(id, what))?;
+        verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
         self.map.view().set_verified(id);
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Pager {
                 self.raw(id, 1)
             }
             Found::Version(_, bytes) => {
-                verify_bytes(bytes, id).map_err(|what| self.corrupt(id, what))?;
+                verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
                 Ok(bytes)
             }
             Found::Free => Err(self.damaged(id, "something refers to a free page")),
@@ -216,15 +216,14 @@ impl Pager {
             Found::Free => return Err(self.damaged(id, "the tree refers to a free run")),
             Found::Map => {
                 let first = self.mapped(id)?;
-                let page_count = overflow::page_count(first, self.page_size);
-                self.raw(id, page_count.map_err(|what| self.corrupt(id, what))?)?
+                overflow::validate_header(first).map_err(|what| self.corrupt(id, what))?;
+                self.raw(id, overflow::page_count(overflow::value_len(first), self.page_size))?
             }
         };
-        let value = overflow::value(bytes).map_err(|what| self.corrupt(id, what))?;
-        if value.len() as u64 != value_len {
-            return Err(self.damaged(id, "the run holds a value of another length"));
+        match overflow::value(bytes) {
+            Some(value) if value.len() as u64 == value_len => Ok(value),
+            _ => Err(self.damaged(id, "the run holds a value of another length")),
         }
-        Ok(value)
     }
 
     /// Hints that a page will be read soon.
@@ -349,10 +348,10 @@ impl Pager {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify_bytes(bytes: &[u8], id: PageId) -> Result<(), Damage> {
+pub fn verify_bytes(bytes: &[u8], id: PageId, page_size: usize) -> Result<(), Damage> {
     match page::verify(bytes, id)? {
         PageKind::Leaf | PageKind::Branch => node::validate(bytes),
-        PageKind::Overflow => overflow::value(bytes).map(|_| ()),
+        PageKind::Overflow => overflow::validate(bytes, page_size),
         PageKind::Bitmap => Ok(()),
     }
 }

@@ -52,11 +52,11 @@ impl Catalog {
     /// [`Error::Corrupt`].
     pub fn open<P: PageRead>(pages: &P) -> Result<Catalog> {
         let root = pages.page(CATALOG_ROOT)?;
-        let mut state = tree::create_at(TreeId::CATALOG, CATALOG_ROOT);
+        let mut state = TreeState::empty(TreeId::CATALOG, CATALOG_ROOT);
         state.depth = page::level(root).saturating_add(1);
         let entry = tree::get(pages, &state, OWN_KEY)?
             .ok_or_else(|| pages.damaged(CATALOG_ROOT, "the catalog does not describe itself"))?;
-        let (own, next_tree) = decode(pages, entry)?;
+        let (own, next_tree) = catalog::decode_own(entry).map_err(|what| damaged(pages, what))?;
         if own.root != CATALOG_ROOT || own.depth != state.depth {
             return Err(pages.damaged(CATALOG_ROOT, "the catalog describes another tree"));
         }
@@ -68,9 +68,9 @@ impl Catalog {
     /// # Errors
     /// Those of writing pages.
     pub fn create<P: PageWrite>(pages: &mut P) -> Result<Catalog> {
-        let state = tree::create_at(TreeId::CATALOG, CATALOG_ROOT);
+        let state = TreeState::empty(TreeId::CATALOG, CATALOG_ROOT);
         let mut new = Catalog { state, next_tree: FIRST_TREE, hint: Hint::default() };
-        let blank = catalog::encode(&state, FIRST_TREE);
+        let blank = catalog::encode_own(&state, FIRST_TREE);
         tree::insert(pages, &mut new.state, &mut new.hint, OWN_KEY, &blank)?;
         Ok(new)
     }
@@ -86,7 +86,7 @@ impl Catalog {
     /// [`Error::Corrupt`].
     pub fn find<P: PageRead>(&self, pages: &P, name: &[u8]) -> Result<Option<TreeState>> {
         match tree::get(pages, &self.state, name)? {
-            Some(entry) => Ok(Some(decode(pages, entry)?.0)),
+            Some(entry) => decode(pages, entry).map(Some),
             None => Ok(None),
         }
     }
@@ -115,7 +115,7 @@ impl Catalog {
         name: &[u8],
         state: &TreeState,
     ) -> Result<()> {
-        let entry = catalog::encode(state, 0);
+        let entry = state.encode();
         tree::insert(pages, &mut self.state, &mut self.hint, name, &entry).map(|_| ())
     }
 
@@ -134,7 +134,7 @@ impl Catalog {
     /// Those of writing pages.
     pub fn put_own<P: PageWrite>(&mut self, pages: &mut P) -> Result<()> {
         let before = self.state;
-        let entry = catalog::encode(&self.state, self.next_tree);
+        let entry = catalog::encode_own(&self.state, self.next_tree);
         tree::insert(pages, &mut self.state, &mut self.hint, OWN_KEY, &entry)?;
         assert_eq!(before, self.state, "overwriting the catalog's own entry changed its shape");
         Ok(())
@@ -147,25 +147,27 @@ impl Catalog {
     pub fn list<P: PageRead>(&self, pages: &P) -> Result<Vec<(Vec<u8>, TreeState)>> {
         let range = tree::Range::new(
             pages,
-            self.state,
+            &self.state,
             std::ops::Bound::Excluded(OWN_KEY),
             std::ops::Bound::Unbounded,
         );
         range
             .map(|entry| {
                 let (name, state) = entry?;
-                Ok((name.to_vec(), decode(pages, state)?.0))
+                Ok((name.to_vec(), decode(pages, state)?))
             })
             .collect()
     }
 }
 
-fn decode<P: PageRead>(pages: &P, entry: &[u8]) -> Result<(TreeState, u32)> {
-    catalog::decode(entry).map_err(|what| {
-        let what = match what {
-            Damage::Layout { what, .. } => what,
-            _ => "the entry of a tree is damaged",
-        };
-        pages.damaged(CATALOG_ROOT, what)
-    })
+fn decode<P: PageRead>(pages: &P, entry: &[u8]) -> Result<TreeState> {
+    TreeState::decode(entry).map_err(|what| damaged(pages, what))
+}
+
+fn damaged<P: PageRead>(pages: &P, what: Damage) -> Error {
+    let what = match what {
+        Damage::Layout { what, .. } => what,
+        _ => "the entry of a tree is damaged",
+    };
+    pages.damaged(CATALOG_ROOT, what)
 }

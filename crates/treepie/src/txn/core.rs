@@ -15,7 +15,10 @@ use parking_lot::Mutex;
 use crate::{
     disk::{Disk, DiskLock},
     error::{Error, Result},
-    format::{meta::Meta, record::{Compression, RecordBuilder}},
+    format::{
+        meta::Meta,
+        record::{Compression, RecordBuilder},
+    },
     ids::Lsn,
     journal::{Journal, JournalPosition},
     pager::{space::Space, store::Pager},

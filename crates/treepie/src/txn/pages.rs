@@ -222,7 +222,7 @@ impl TxnPages {
             page::set_lsn(bytes, lsn);
             let checksum = page::compute_checksum(bytes);
             page::set_checksum(bytes, checksum);
-            let used = overflow::used_len(bytes);
+            let used = page::PAGE_HEADER_SIZE + overflow::value_len(bytes) as usize;
             let page_count = (bytes.len() / self.pager.page_size()) as u32;
             builder.run(id, page_count, &bytes[..used]);
             versions.push((id, NewVersion::Frame(frame)));
@@ -264,13 +264,7 @@ impl TxnPages {
 
 /// Stamps LSN and checksum into a changed page; the checksum follows from the one before and from
 /// the bytes that changed.
-fn stamp(
-    pager: &Pager,
-    base: Lsn,
-    id: PageId,
-    lsn: Lsn,
-    dirty: &mut DirtyPage,
-) -> Result<()> {
+fn stamp(pager: &Pager, base: Lsn, id: PageId, lsn: Lsn, dirty: &mut DirtyPage) -> Result<()> {
     let bytes = dirty.frame.bytes_mut();
     page::set_lsn(bytes, lsn);
     dirty.changed.note(0, page::PAGE_HEADER_SIZE / 2);
@@ -309,9 +303,8 @@ impl PageRead for TxnPages {
             return self.pager.run(id, value_len, self.base);
         };
         match overflow::value(frame.bytes()) {
-            Ok(value) if value.len() as u64 == value_len => Ok(value),
-            Ok(_) => Err(self.damaged(id, "the run holds a value of another length")),
-            Err(what) => Err(self.pager.corrupt(id, what)),
+            Some(value) if value.len() as u64 == value_len => Ok(value),
+            _ => Err(self.damaged(id, "the run holds a value of another length")),
         }
     }
 
@@ -358,12 +351,13 @@ impl PageWrite for TxnPages {
 
     fn allocate_run(&mut self, tree: TreeId, value: &[u8]) -> Result<PageId> {
         let page_size = self.pager.page_size();
-        let page_count = overflow::page_count_for(value.len() as u64, page_size);
+        let page_count = overflow::page_count(value.len() as u64, page_size);
         assert!(page_count <= self.space.run_len_max(), "the length of the value was checked");
         let mut frame = self.pager.pool.run(page_count as usize * page_size)?;
         match self.take(page_count) {
             Ok(id) => {
-                overflow::init(frame.bytes_mut(), id, tree, value);
+                page::init(frame.bytes_mut(), id, PageKind::Overflow, 0, tree);
+                overflow::fill(frame.bytes_mut(), value);
                 self.runs.insert(id, frame);
                 Ok(id)
             }
@@ -375,7 +369,7 @@ impl PageWrite for TxnPages {
     }
 
     fn free_run(&mut self, id: PageId, value_len: u64) -> Result<()> {
-        let page_count = overflow::page_count_for(value_len, self.pager.page_size());
+        let page_count = overflow::page_count(value_len, self.pager.page_size());
         self.give(id, page_count)?;
         if let Some(frame) = self.runs.remove(&id) {
             self.pager.pool.release(frame);

@@ -102,8 +102,11 @@ impl Signals {
         self.work.notify_one();
         let passes = state.passes;
         if !state.stop {
-            self.progress
-                .wait_while_for(&mut state, |state| state.passes == passes && !state.stop, timeout);
+            self.progress.wait_while_for(
+                &mut state,
+                |state| state.passes == passes && !state.stop,
+                timeout,
+            );
         }
     }
 }

@@ -87,10 +87,7 @@ impl TreeInfo {
 
 impl Snapshot {
     /// Opens a snapshot of the newest visible state.
-    pub(crate) fn open(
-        core: &Arc<Core>,
-        location: &'static Location<'static>,
-    ) -> Result<Snapshot> {
+    pub(crate) fn open(core: &Arc<Core>, location: &'static Location<'static>) -> Result<Snapshot> {
         let reader = core.pager.registry.add(core.disk.now_us(), location)?;
         let core = Arc::clone(core);
         Ok(Snapshot { pages: Arc::new(SnapshotPages { core, reader }) })
@@ -209,7 +206,7 @@ impl<'s> Tree<'s> {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        tree::contains(self.pages, &self.state, key.as_ref())
+        tree::contains_key(self.pages, &self.state, key.as_ref())
     }
 
     /// Number of entries; known without counting.
@@ -269,18 +266,18 @@ impl<'s> Tree<'s> {
     /// ```
     pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Entries<'s> {
         let (lower, upper) = borrowed_bounds(&bounds);
-        Range::new(self.pages, self.state, lower, upper)
+        Range::new(self.pages, &self.state, lower, upper)
     }
 
     /// The entries whose keys begin with `prefix`, from both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Entries<'s> {
-        Range::prefix(self.pages, self.state, prefix.as_ref())
+        Range::prefix(self.pages, &self.state, prefix.as_ref())
     }
 
     /// A cursor that can seek to and fro.
     #[must_use]
     pub fn cursor(&self) -> Cursor<'s, SnapshotPages> {
-        Cursor::new(self.pages, self.state)
+        Cursor::new(self.pages, &self.state)
     }
 
     pub(crate) fn state(&self) -> &TreeState {
@@ -292,9 +289,9 @@ impl<'s> Tree<'s> {
 pub type Entries<'s> = Range<'s, SnapshotPages>;
 
 /// The bounds of a range as bounds of byte strings.
-pub(super) fn borrowed_bounds<K: AsRef<[u8]>>(
-    bounds: &impl RangeBounds<K>,
-) -> (Bound<&[u8]>, Bound<&[u8]>) {
+pub(super) fn borrowed_bounds<'b, K: AsRef<[u8]> + 'b>(
+    bounds: &'b impl RangeBounds<K>,
+) -> (Bound<&'b [u8]>, Bound<&'b [u8]>) {
     fn borrow<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<&[u8]> {
         bound.map(|key| key.as_ref())
     }

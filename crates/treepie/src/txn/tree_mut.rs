@@ -80,7 +80,7 @@ impl<'t> TreeMut<'t> {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        tree::contains(self.pages, &self.open.state, key.as_ref())
+        tree::contains_key(self.pages, &self.open.state, key.as_ref())
     }
 
     /// Number of entries.
@@ -119,11 +119,11 @@ impl<'t> TreeMut<'t> {
     /// The entries whose keys lie in `bounds`, from both ends.
     pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'_, TxnPages> {
         let (lower, upper) = borrowed_bounds(&bounds);
-        Range::new(&*self.pages, self.open.state, lower, upper)
+        Range::new(&*self.pages, &self.open.state, lower, upper)
     }
 
     /// The entries whose keys begin with `prefix`, from both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'_, TxnPages> {
-        Range::prefix(&*self.pages, self.open.state, prefix.as_ref())
+        Range::prefix(&*self.pages, &self.open.state, prefix.as_ref())
     }
 }

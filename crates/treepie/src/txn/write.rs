@@ -108,11 +108,8 @@ impl<'db> WriteTxn<'db> {
         let page_size = core.pager.page_size();
         let space = std::mem::replace(&mut writer.space, Space::new(page_size));
         let mut pages = TxnPages::new(Arc::clone(&core.pager), space, reader.lsn());
-        let catalog = if reader.lsn() == Lsn(0) {
-            create_catalog(&mut pages)
-        } else {
-            Catalog::open(&pages)
-        };
+        let catalog =
+            if reader.lsn() == Lsn(0) { create_catalog(&mut pages) } else { Catalog::open(&pages) };
         let catalog = match catalog {
             Ok(catalog) => catalog,
             Err(error) => {
@@ -196,7 +193,7 @@ impl<'db> WriteTxn<'db> {
         let pages = self.pages.as_mut().expect("the transaction has not ended");
         let open = &mut self.open[handle.0];
         open.dropped = true;
-        let mut result = tree::destroy(pages, &open.state);
+        let mut result = tree::drop_pages(pages, &open.state);
         if result.is_ok() && open.stored.is_some() {
             result = self.catalog.remove(pages, name).map(|_| ());
         }
@@ -258,12 +255,7 @@ impl<'db> WriteTxn<'db> {
         Ok(state.map(|state| self.add_open(name, state, Some(state))))
     }
 
-    fn add_open(
-        &mut self,
-        name: &[u8],
-        state: TreeState,
-        stored: Option<TreeState>,
-    ) -> TreeHandle {
+    fn add_open(&mut self, name: &[u8], state: TreeState, stored: Option<TreeState>) -> TreeHandle {
         let index = self.open.len();
         let hint = Hint::default();
         self.open.push(OpenTree { name: name.to_owned(), state, stored, hint, dropped: false });
@@ -354,10 +346,8 @@ fn append(core: &Core, record: &SealedRecord) -> Result<()> {
         .append(&[record])
         .inspect_err(|error| core.poison("write of the journal", error))?;
     core.watermarks.set_appended(record.lsn);
-    let synced = core
-        .journal
-        .sync()
-        .inspect_err(|error| core.poison("sync of the journal", error))?;
+    let synced =
+        core.journal.sync().inspect_err(|error| core.poison("sync of the journal", error))?;
     core.watermarks.set_synced(synced);
     core.counters.record_bytes.fetch_add(record.bytes().len() as u64, Relaxed);
     Ok(())
@@ -385,6 +375,7 @@ fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {
     };
     pages.create_first_group()?;
     pages.create_page(CATALOG_ROOT, PageKind::Leaf, TreeId::CATALOG)?;
+    tree::create_at(pages, CATALOG_ROOT)?;
     Catalog::create(pages)
 }
 
@@ -427,4 +418,3 @@ fn leave(core: &Core) {
 pub fn is_writing(core: &Core) -> bool {
     WRITING.get().contains(&std::ptr::from_ref(core).addr())
 }
-

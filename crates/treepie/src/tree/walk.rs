@@ -1,0 +1,146 @@
+//! From leaf to leaf: where a cursor is, as the branches above it.
+//!
+//! Pages are asked for by number again when the walk leaves a leaf: that is once a leaf, and keeps
+//! the stack at 8 bytes a level.
+
+use crate::{
+    error::Result,
+    format::node::{Branch, Leaf},
+    ids::PageId,
+    limits::TREE_DEPTH_MAX,
+    pager::access::PageRead,
+};
+
+use super::{
+    search::{branch_at, leaf_at},
+    state::TreeState,
+};
+
+/// A place in a tree, down to a leaf.
+#[derive(Debug)]
+pub(super) struct Walk<'p, P> {
+    pages: &'p P,
+    root: PageId,
+    branch_levels: usize,
+    /// The branches from the root down, and the child taken in each.
+    steps: [(PageId, u16); TREE_DEPTH_MAX],
+    leaf_id: PageId,
+    leaf: Leaf<'p>,
+}
+
+impl<P> Clone for Walk<'_, P> {
+    fn clone(&self) -> Self {
+        Walk { ..*self }
+    }
+}
+
+/// Which child a descent takes.
+#[derive(Clone, Copy)]
+pub(super) enum Toward<'k> {
+    First,
+    Last,
+    Key(&'k [u8]),
+}
+
+impl<'p, P: PageRead> Walk<'p, P> {
+    /// Nowhere yet: the leaf is empty.
+    pub fn new(pages: &'p P, state: &TreeState) -> Walk<'p, P> {
+        Walk {
+            pages,
+            root: state.root,
+            branch_levels: usize::from(state.root_level()).min(TREE_DEPTH_MAX - 1),
+            steps: [(PageId(0), 0); TREE_DEPTH_MAX],
+            leaf_id: PageId(0),
+            leaf: Leaf::new(&[]),
+        }
+    }
+
+    #[inline(always)]
+    pub fn pages(&self) -> &'p P {
+        self.pages
+    }
+
+    #[inline(always)]
+    pub fn leaf(&self) -> &Leaf<'p> {
+        &self.leaf
+    }
+
+    #[inline(always)]
+    pub fn leaf_id(&self) -> PageId {
+        self.leaf_id
+    }
+
+    /// Goes from the root to a leaf.
+    pub fn seek(&mut self, toward: Toward<'_>) -> Result<()> {
+        self.descend(0, self.root, toward)
+    }
+
+    /// Goes to the next leaf that has entries. Returns false, and stays, when there is none.
+    pub fn next_leaf(&mut self) -> Result<bool> {
+        loop {
+            let Some((step, branch, at)) = self.turn(|at, len| (at + 1 < len).then_some(at + 1))?
+            else {
+                return Ok(false);
+            };
+            self.descend(step + 1, branch.child(at), Toward::First)?;
+            if step + 1 == self.branch_levels && at + 1 < branch.len() {
+                self.pages.prefetch(branch.child(at + 1));
+            }
+            if !self.leaf.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Goes to the leaf before that has entries. Returns false, and stays, when there is none.
+    pub fn prev_leaf(&mut self) -> Result<bool> {
+        loop {
+            let Some((step, branch, at)) = self.turn(|at, _| at.checked_sub(1))? else {
+                return Ok(false);
+            };
+            self.descend(step + 1, branch.child(at), Toward::Last)?;
+            if step + 1 == self.branch_levels && at > 0 {
+                self.pages.prefetch(branch.child(at - 1));
+            }
+            if !self.leaf.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Finds the lowest branch that has a child where `beside` points, and takes it.
+    fn turn(
+        &mut self,
+        beside: impl Fn(usize, usize) -> Option<usize>,
+    ) -> Result<Option<(usize, Branch<'p>, usize)>> {
+        for step in (0..self.branch_levels).rev() {
+            let (id, at) = self.steps[step];
+            let branch = branch_at(self.pages, id, self.level(step))?;
+            if let Some(at) = beside(usize::from(at), branch.len()) {
+                self.steps[step].1 = u16::try_from(at).unwrap_or(u16::MAX);
+                return Ok(Some((step, branch, at)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn descend(&mut self, step: usize, mut id: PageId, toward: Toward<'_>) -> Result<()> {
+        for step in step..self.branch_levels {
+            let branch = branch_at(self.pages, id, self.level(step))?;
+            let at = match toward {
+                Toward::First => 0,
+                Toward::Last => branch.len().saturating_sub(1),
+                Toward::Key(key) => branch.child_index(key),
+            };
+            self.steps[step] = (id, u16::try_from(at).unwrap_or(u16::MAX));
+            id = branch.child(at);
+        }
+        self.leaf = leaf_at(self.pages, id)?;
+        self.leaf_id = id;
+        Ok(())
+    }
+
+    fn level(&self, step: usize) -> u8 {
+        u8::try_from(self.branch_levels - step).unwrap_or(u8::MAX)
+    }
+}
