@@ -93,10 +93,7 @@ struct JsonFailure {
 
 impl Failure {
     /// Builds the adapter for `map_err` that gives a failed call its context.
-    pub fn io(
-        action: &'static str,
-        file: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Failure {
+    pub fn io(action: &'static str, file: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Failure {
         let file = file.into();
         move |source| Failure::Io { action, file, source }
     }
@@ -124,7 +121,10 @@ impl Failure {
             Failure::Row { line, stored, .. } => (Some(*line), Some(*stored)),
             _ => (None, None),
         };
-        print_error(json, &JsonFailure { error: self.to_string(), code: self.code(), line, stored });
+        print_error(
+            json,
+            &JsonFailure { error: self.to_string(), code: self.code(), line, stored },
+        );
     }
 }
 

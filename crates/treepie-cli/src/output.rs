@@ -39,7 +39,8 @@ impl Output {
 
     /// Prints one JSON object in one line.
     pub fn object(&mut self, object: &impl Serialize) -> Result<()> {
-        serde_json::to_writer(&mut self.out, object).map_err(|error| Failure::Output(error.into()))?;
+        serde_json::to_writer(&mut self.out, object)
+            .map_err(|error| Failure::Output(error.into()))?;
         self.out.write_all(b"\n").map_err(Failure::Output)
     }
 

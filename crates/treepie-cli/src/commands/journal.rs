@@ -43,7 +43,8 @@ impl<'a> From<&'a RecordSummary> for RecordObject<'a> {
 
 /// Lists records.
 pub fn run(arguments: &Journal, output: &mut Output) -> Result<()> {
-    let limit = arguments.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit =
+        arguments.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     look(&arguments.db, |db| {
         if !output.is_json() {
             output.line(format!(

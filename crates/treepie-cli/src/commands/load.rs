@@ -127,7 +127,11 @@ impl Loading<'_> {
             };
             let had_value = txn.by_handle(tree)?.insert(&row.key, &row.value)?;
             loaded.rows += 1;
-            if had_value { loaded.replaced += 1 } else { loaded.new += 1 }
+            if had_value {
+                loaded.replaced += 1
+            } else {
+                loaded.new += 1
+            }
             progress.show(loaded.rows, rows.offset());
         }
         loaded.lsn = txn.commit()?.0;
@@ -155,7 +159,8 @@ impl Progress {
                 }
                 None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg}"),
             };
-            let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+            let style =
+                ProgressStyle::with_template(template).expect("the template is well-formed");
             bar.with_style(style)
         });
         let now = Instant::now();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use treepie::{ReaderInfo, Report, SegmentInfo, Stats, TreeReport};
+use treepie::{JournalReport, ReaderInfo, Report, Stats, TreeReport};
 
 use super::{
     look,
@@ -46,6 +46,23 @@ struct FilledTree {
     #[serde(flatten)]
     tree: TreeObject,
     leaf_fill: f64,
+}
+
+#[derive(Serialize)]
+struct JournalObject {
+    first_lsn: u64,
+    last_lsn: u64,
+    disk_bytes: u64,
+    spare_count: usize,
+    segments: Vec<SegmentObject>,
+}
+
+#[derive(Serialize)]
+struct SegmentObject {
+    file: String,
+    first_lsn: u64,
+    len: u64,
+    used: u64,
 }
 
 #[derive(Serialize)]
@@ -101,6 +118,24 @@ impl From<&TreeReport> for FilledTree {
     }
 }
 
+impl From<&JournalReport> for JournalObject {
+    fn from(journal: &JournalReport) -> JournalObject {
+        let segments = journal.segments.iter().map(|segment| SegmentObject {
+            file: segment.file.clone(),
+            first_lsn: segment.first_lsn.0,
+            len: segment.len,
+            used: segment.used,
+        });
+        JournalObject {
+            first_lsn: journal.first_lsn.0,
+            last_lsn: journal.last_lsn.0,
+            disk_bytes: journal.bytes,
+            spare_count: journal.spare_count,
+            segments: segments.collect(),
+        }
+    }
+}
+
 impl From<&ReaderInfo> for ReaderObject {
     fn from(reader: &ReaderInfo) -> ReaderObject {
         ReaderObject {
@@ -153,8 +188,7 @@ fn text(report: &Report) -> Vec<String> {
     lines.extend(report.trees.iter().map(|tree| {
         format!("  {}  leaves {:.0} % full", tree_text(&tree.info), tree.leaf_fill * 100.0)
     }));
-    lines.push("journal:".to_owned());
-    lines.extend(journal_text(report));
+    lines.extend(journal_text(&report.journal));
     lines.push(format!(
         "watermarks: committed {}, synced {}, appended {}, checkpointed {}",
         stats.committed, stats.synced, stats.appended, stats.checkpointed,
@@ -186,5 +220,20 @@ fn text(report: &Report) -> Vec<String> {
         )
     }));
     lines.extend(stats.poisoned_by.map(|what| format!("POISONED by a failed {what}")));
+    lines
+}
+
+fn journal_text(journal: &JournalReport) -> Vec<String> {
+    let mut lines = vec![format!(
+        "journal: {} on the disk, LSN {} to {}, {} spare files",
+        bytes(journal.bytes),
+        journal.first_lsn,
+        journal.last_lsn,
+        journal.spare_count,
+    )];
+    lines.extend(journal.segments.iter().map(|segment| {
+        let (used, len) = (bytes(segment.used), bytes(segment.len));
+        format!("  {}  from LSN {}, {used} of {len} used", segment.file, segment.first_lsn)
+    }));
     lines
 }

@@ -34,7 +34,7 @@ impl Extent {
     fn of<'s>(&self, tree: &Tree<'s>) -> Entries<'s> {
         match self {
             Extent::Prefix(prefix) => tree.prefix(prefix),
-            Extent::Bounds(from, to) => tree.range((from.as_ref(), to.as_ref())),
+            Extent::Bounds(from, to) => tree.range((from.clone(), to.clone())),
         }
     }
 }

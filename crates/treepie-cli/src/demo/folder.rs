@@ -11,7 +11,8 @@ use std::{
 use crate::failure::{Failure, Result};
 
 const MARKER: &str = "TREEPIE-DEMO";
-const MARKER_TEXT: &str = "Made by `treepie demo`. The next one removes the databases beside this file.\n";
+const MARKER_TEXT: &str =
+    "Made by `treepie demo`. The next one removes the databases beside this file.\n";
 
 /// The folder.
 pub struct Folder {

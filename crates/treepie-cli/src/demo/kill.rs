@@ -29,7 +29,10 @@ const ROWS_MIN: u64 = 100;
 pub fn show(path: &Path, story: &mut Story<'_>) -> Result<()> {
     story.step("Kill a process in the middle of writing")?;
     let mut writer = Writer::start(path)?;
-    story.say(format!("Process {} stores one row per transaction, and tells the number of each", writer.child.id()))?;
+    story.say(format!(
+        "Process {} stores one row per transaction, and tells the number of each",
+        writer.child.id()
+    ))?;
     story.say("after its commit has returned.")?;
     let started = Instant::now();
     while started.elapsed() < WRITING || writer.acknowledged < ROWS_MIN {
@@ -129,7 +132,8 @@ fn verify(db: &Database, acknowledged: u64) -> Result<u64> {
     for entry in tree.iter() {
         let (key, value) = entry?;
         stored += 1;
-        let holds = key.to_vec() == row_key(stored).as_bytes() && value == row_value(stored).as_bytes();
+        let holds =
+            key.to_vec() == row_key(stored).as_bytes() && value == row_value(stored).as_bytes();
         promise(holds, || format!("row {stored} is not as it was acknowledged"))?;
     }
     promise(stored >= acknowledged, || {

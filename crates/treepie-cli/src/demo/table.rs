@@ -66,7 +66,8 @@ fn table() -> Result<Vec<Character<'static>>> {
 /// Step 1.
 pub fn load(db: &Database, story: &mut Story<'_>) -> Result<()> {
     story.step("Store the table of Unicode characters in three trees")?;
-    story.say("A transaction holds 1,000 characters, in all three trees or in none. When `write`")?;
+    story
+        .say("A transaction holds 1,000 characters, in all three trees or in none. When `write`")?;
     story.say("returns, it is on the disk.")?;
     let table = table()?;
     let started = Instant::now();

@@ -21,7 +21,11 @@ pub fn show(db: &Database, story: &mut Story<'_>) -> Result<()> {
     story.step("Keep a snapshot while another thread rewrites a tree")?;
     let snapshot = db.read()?;
     let before = fingerprint(&snapshot)?;
-    story.say(format!("A snapshot at LSN {}: {TREE} {KEY} -> {}", snapshot.lsn(), value(&snapshot)?))?;
+    story.say(format!(
+        "A snapshot at LSN {}: {TREE} {KEY} -> {}",
+        snapshot.lsn(),
+        value(&snapshot)?
+    ))?;
     let scans = thread::scope(|scope| {
         let writer = scope.spawn(|| rewrite(db));
         let mut scans = 0;
