@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     disk::{Disk, RealDisk},
     error::{Error, Result},
-    limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PAGE_SIZE_MIN},
+    limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
 };
 
 pub use crate::format::record::Compression;

@@ -1,6 +1,6 @@
 //! Looking inside: the records of the journal, and single pages.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     error::{Error, Result},
@@ -113,8 +113,8 @@ impl Database {
     /// [`Error::Io`].
     pub fn journal_records(&self, from: Lsn) -> Result<JournalRecords> {
         let core = &self.shared.core;
-        let reader = JournalReader::open(&core.disk, &core.path.join(JOURNAL_DIR))?;
-        Ok(JournalRecords { reader: reader.from(from) })
+        let reader = JournalReader::open(Arc::clone(&core.disk), &core.path.join(JOURNAL_DIR))?;
+        Ok(JournalRecords { reader: reader.from(from)? })
     }
 
     /// The bytes of one page as of the newest commit, damaged or not.

@@ -13,9 +13,12 @@ use crate::{
     checkpoint::{self, Checkpointer},
     disk::{Disk, LockError, OpenMode},
     error::{Error, Result},
-    format::meta::{FORMAT_VERSION, Lineage, Meta},
+    format::{
+        meta::{FORMAT_VERSION, Lineage, Meta},
+        record::genesis_chain,
+    },
     ids::{DatabaseId, Lsn},
-    journal::{Journal, JournalConfig, JournalPosition, genesis_chain},
+    journal::{Journal, JournalConfig, JournalPosition},
     limits::PAGE_SIZE_DEFAULT,
     options::Options,
     pager::{

@@ -146,7 +146,7 @@ mod tests {
     fn frame_has_these_bytes() {
         let bytes = FRAME.encode(0xdead_beef);
         assert_eq!(&bytes[..4], b"TPFR");
-        assert_eq!(bytes[4..8], [0x28, 0x45, 0x59, 0x08]);
+        assert_eq!(bytes[4..8], [0x2b, 0x2b, 0xae, 0xef]);
         assert_eq!(bytes[8..16], [8, 7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(bytes[16..20], [0x14, 0x13, 0x12, 0x11]);
         assert_eq!(bytes[20..24], [3, 0, 0, 0]);

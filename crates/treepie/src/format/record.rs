@@ -580,7 +580,7 @@ mod tests {
         assert_eq!(builder.payload_len(), 18);
         let sealed = builder.finish(&meta(0x0102_0304_0506_0708), Compression::Auto);
         let mut golden =
-            vec![b'T', b'P', b'R', b'C', 0x04, 0x6e, 0x73, 0x3d, 1, 0, 1, 0, 0, 16, 0, 0];
+            vec![b'T', b'P', b'R', b'C', 0x15, 0xcb, 0x82, 0x7f, 1, 0, 1, 0, 0, 16, 0, 0];
         for word in [0x0102_0304_0506_0708u64, 10, 13, 18, 18, 6, 11, 12, 1] {
             golden.extend(word.to_le_bytes());
         }

@@ -1,96 +1,277 @@
-//! Stub to compile against.
-pub use crate::format::record::genesis_chain;
+//! Records and segments: append, sync, recover, trim, read. Knows no trees and no pages.
+//!
+//! A journal is a folder of segment files (`segment`), each a header block and then records in
+//! frames (see `format`). The rules:
+//!
+//! - A group of records is one write at a 4 KiB boundary, padded to one. Acknowledged blocks are
+//!   never written again, and after a recovery the first append begins a new segment, so that
+//!   remains of a torn tail are never behind new records.
+//! - A roll to a new segment: sync the old one; rename a spare to the new name; sync the folder; the
+//!   header goes out with the first records. So a segment's name alone proves that all records
+//!   before it were durable.
+//! - A failed write or sync poisons the journal: every later append and sync fails. Nothing is
+//!   retried, since the kernel may have dropped the pages and will report success.
+//! - What ends a journal, and what is corruption: see `cursor`.
+//!
+//! Locks, in this order: `sync_turn`, `writer`, `shelf`; `trim_turn` before `shelf`; `marks` last.
+
+mod cursor;
+mod marks;
+mod reader;
+mod recover;
+mod roll;
+mod segment;
+mod spare;
+mod trim;
+mod writer;
+
+#[cfg(test)]
+mod memory_disk;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use parking_lot::{Condvar, Mutex};
+
 use crate::{
     disk::Disk,
-    error::Result,
-    format::record::{Record, SealedRecord},
+    error::{Error, Result},
+    format::record::SealedRecord,
     ids::{DatabaseId, Lsn},
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+
+use self::{
+    marks::Marks,
+    segment::segment_name,
+    spare::Shelf,
+    writer::{Writer, group_len},
 };
+
+pub use self::{
+    cursor::TornTail,
+    reader::{JournalReader, StoredRecord},
+};
+
+/// A place in the history: a record and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalPosition {
+    /// The record's number.
     pub lsn: Lsn,
+    /// Its chain hash.
     pub chain: u64,
 }
+
+/// Where a journal is and what it belongs to.
+#[derive(Clone, Debug)]
 pub struct JournalConfig {
+    /// The disk under it.
     pub disk: Arc<dyn Disk>,
+    /// Its folder.
     pub dir: PathBuf,
+    /// Its database.
     pub database_id: DatabaseId,
+    /// Lineage epoch of the database.
     pub epoch: u64,
+    /// Size of a page in bytes.
     pub page_size: usize,
+    /// Longest segment in bytes, but for a group of records that is longer.
     pub segment_size_max: u64,
+    /// Whether a thread prepares spares ahead; else they are made when they are needed.
     pub background: bool,
 }
+
+/// What a recovery has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
+    /// The last record.
     pub last: JournalPosition,
+    /// Records above the checkpoint.
     pub records: u64,
+    /// Their bytes, not compressed further than they are stored.
     pub bytes: u64,
-    pub torn_tail: Option<()>,
+    /// What was dropped behind the last record.
+    pub torn_tail: Option<TornTail>,
 }
+
+/// One segment of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// File name.
+    pub file: String,
+    /// LSN of the first record.
+    pub first_lsn: Lsn,
+    /// Length of the file in bytes.
+    pub len: u64,
+    /// Bytes in use.
+    pub used: u64,
+}
+
+/// What a journal consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalReport {
+    /// Its segments, oldest first.
+    pub segments: Vec<SegmentInfo>,
+    /// Spare files.
+    pub spare_count: usize,
+    /// Bytes of all segments and spares on the disk.
+    pub bytes: u64,
+    /// First LSN of the oldest segment.
+    pub first_lsn: Lsn,
+    /// The last record.
+    pub last_lsn: Lsn,
+}
+
+/// An open journal.
 #[derive(Debug)]
 pub struct Journal {
-    last: std::sync::atomic::AtomicU64,
-    bytes: std::sync::atomic::AtomicU64,
+    shared: Arc<Shared>,
+    preparer: Option<JoinHandle<()>>,
 }
-#[derive(Debug, Clone)]
-pub struct JournalReport;
-#[derive(Debug, Clone)]
-pub struct SegmentInfo;
-impl Journal {
-    pub fn recover(
-        _c: JournalConfig,
-        f: JournalPosition,
-        _fresh: bool,
-        _a: &mut dyn FnMut(&Record<'_>) -> Result<()>,
-    ) -> Result<(Journal, Recovered)> {
-        Ok((
-            Journal { last: f.lsn.0.into(), bytes: 0.into() },
-            Recovered { last: f, records: 0, bytes: 0, torn_tail: None },
-        ))
-    }
-    pub fn append(&self, r: &[&SealedRecord]) -> Result<()> {
-        for r in r {
-            self.last.store(r.lsn.0, std::sync::atomic::Ordering::SeqCst);
-            self.bytes.fetch_add(r.bytes().len() as u64, std::sync::atomic::Ordering::SeqCst);
-        }
-        Ok(())
-    }
-    pub fn sync(&self) -> Result<Lsn> {
-        Ok(Lsn(self.last.load(std::sync::atomic::Ordering::SeqCst)))
-    }
-    pub fn trim(&self, _l: Lsn) -> Result<()> {
-        self.bytes.store(0, std::sync::atomic::Ordering::SeqCst);
-        Ok(())
-    }
-    pub fn bytes_after(&self, _l: Lsn) -> u64 {
-        self.bytes.load(std::sync::atomic::Ordering::SeqCst)
-    }
-    pub fn report(&self) -> JournalReport {
-        JournalReport
-    }
-}
+
 #[derive(Debug)]
-pub struct JournalReader;
-pub struct StoredRecord {
-    pub file: PathBuf,
-    pub offset: u64,
-    pub len: u64,
-    pub bytes: Vec<u8>,
+struct Shared {
+    config: JournalConfig,
+    /// One sync at a time: a sync that fails may make one that runs beside it succeed.
+    sync_turn: Mutex<()>,
+    writer: Mutex<Writer>,
+    trim_turn: Mutex<()>,
+    shelf: Mutex<Shelf>,
+    shelf_changed: Condvar,
+    marks: Mutex<Marks>,
+    poison: OnceLock<&'static str>,
+    is_closing: AtomicBool,
 }
-impl JournalReader {
-    pub fn open(_d: &Arc<dyn Disk>, _p: &Path) -> Result<JournalReader> {
-        unimplemented!()
+
+impl Journal {
+    /// Appends records behind the last one: one write, not durable before a sync.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io) when the write fails, and [`Poisoned`](Error::Poisoned) from then on.
+    ///
+    /// # Panics
+    /// If the records do not continue the last one in number and chain.
+    pub fn append(&self, records: &[&SealedRecord]) -> Result<()> {
+        let Some(last) = records.last() else { return Ok(()) };
+        let shared = &*self.shared;
+        let group_len = group_len(records);
+        let mut turn = None;
+        let mut writer = shared.writer.lock();
+        if !writer.has_room(group_len) {
+            drop(writer);
+            turn = Some(shared.sync_turn.lock());
+            writer = shared.writer.lock();
+        }
+        shared.check_poison()?;
+        if !writer.has_room(group_len) {
+            shared
+                .poison_on_error("roll of the journal", || shared.roll(&mut writer, group_len))?;
+        }
+        drop(turn);
+        let written = shared.poison_on_error("write of the journal", || writer.write(records))?;
+        shared.ask_for_spare(&mut writer);
+        shared.marks.lock().add(last.lsn, written);
+        Ok(())
     }
-    pub fn from(self, _l: Lsn) -> Self {
-        self
+
+    /// Makes everything appended before durable; returns the LSN of the last durable record.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io) when the sync fails, and [`Poisoned`](Error::Poisoned) from then on.
+    pub fn sync(&self) -> Result<Lsn> {
+        let shared = &*self.shared;
+        let _turn = shared.sync_turn.lock();
+        shared.check_poison()?;
+        let (file, path, last) = {
+            let writer = shared.writer.lock();
+            match &writer.current {
+                Some(current) if writer.synced < writer.last.lsn => {
+                    (current.file.clone(), current.path.clone(), writer.last.lsn)
+                }
+                _ => return Ok(writer.synced),
+            }
+        };
+        // Appends go on meanwhile; a roll waits for its turn.
+        shared.poison_on_error("sync of the journal", || {
+            file.sync_data().map_err(Error::io("sync", path))
+        })?;
+        shared.check_poison()?;
+        shared.writer.lock().synced = last;
+        Ok(last)
+    }
+
+    /// Gives up the segments whose records are all at or below `checkpointed`: some become spares,
+    /// the others are removed. The newest segment stays. Runs beside append and sync.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io); the journal is still whole, and a later call tries again.
+    pub fn trim(&self, checkpointed: Lsn) -> Result<()> {
+        self.shared.marks.lock().trim(checkpointed);
+        self.shared.trim(checkpointed)
+    }
+
+    /// Bytes of journal behind `lsn`, at most some 64 KiB too many.
+    pub fn bytes_after(&self, lsn: Lsn) -> u64 {
+        self.shared.marks.lock().behind(lsn)
+    }
+
+    /// What the journal consists of now.
+    pub fn report(&self) -> JournalReport {
+        let writer = self.shared.writer.lock();
+        let shelf = self.shared.shelf.lock();
+        let current = writer.current.as_ref().map(|c| (c.header.first_lsn, c.offset));
+        let segments: Vec<SegmentInfo> = (shelf.segments.iter())
+            .map(|live| SegmentInfo {
+                file: segment_name(live.first),
+                first_lsn: live.first,
+                len: live.len,
+                used: current.filter(|c| c.0 == live.first).map_or(live.used, |c| c.1),
+            })
+            .collect();
+        let spare_bytes: u64 = shelf.spares.iter().map(|spare| spare.len).sum();
+        JournalReport {
+            spare_count: shelf.spares.len(),
+            bytes: segments.iter().map(|segment| segment.len).sum::<u64>() + spare_bytes,
+            first_lsn: segments.first().map_or(writer.last.lsn.next(), |s| s.first_lsn),
+            last_lsn: writer.last.lsn,
+            segments,
+        }
     }
 }
-impl Iterator for JournalReader {
-    type Item = Result<StoredRecord>;
-    fn next(&mut self) -> Option<Self::Item> {
-        unimplemented!()
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.is_closing.store(true, Ordering::Relaxed);
+        // The lock orders the flag before the thread's next look at it: no wake-up is lost.
+        drop(self.shared.shelf.lock());
+        self.shared.shelf_changed.notify_all();
+        if let Some(Err(panic)) = self.preparer.take().map(JoinHandle::join) {
+            tracing::error!(?panic, "the thread that prepares journal segments has panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn check_poison(&self) -> Result<()> {
+        self.poison.get().map_or(Ok(()), |&action| Err(Error::Poisoned { action }))
+    }
+
+    fn poison_on_error<T>(
+        &self,
+        action: &'static str,
+        call: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let result = call();
+        if result.is_err() {
+            self.poison.get_or_init(|| action);
+        }
+        result
     }
 }

@@ -28,7 +28,7 @@ use std::{
     fmt,
     ptr::{NonNull, null_mut},
     sync::atomic::{
-        AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
+        AtomicPtr, AtomicU64,
         Ordering::{Acquire, Relaxed, Release, SeqCst},
         fence,
     },
@@ -39,9 +39,12 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::ids::{Lsn, PageId};
 
 use super::{
-    pool::{Frame, Origin, Pool},
+    pool::Pool,
     readers::{ReaderEntry, ReaderSlot, Readers, Registry},
+    version::{Node, answer, fill, lsn_of, node_at, node_ref, recycle},
 };
+
+pub use super::version::{Found, NewVersion};
 
 const CHUNK_LEN: usize = 4096;
 const TABLE_LEN: usize = (1 << 32) / CHUNK_LEN;
@@ -51,36 +54,6 @@ const FOREVER: Lsn = Lsn(u64::MAX);
 
 struct Chunk {
     slots: [AtomicPtr<Node>; CHUNK_LEN],
-}
-
-struct Node {
-    lsn: AtomicU64,
-    next: AtomicPtr<Node>,
-    /// Null for a page that was freed by this LSN.
-    data: AtomicPtr<u8>,
-    len: AtomicU64,
-    page: AtomicU32,
-    origin: AtomicU8,
-}
-
-/// What a page is at an LSN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<'a> {
-    /// The bytes in the map.
-    Map,
-    /// This version: one page, or all pages of a run.
-    Version(Lsn, &'a [u8]),
-    /// Nothing: it is free.
-    Free,
-}
-
-/// What a transaction made of a page.
-#[derive(Debug)]
-pub enum NewVersion {
-    /// These bytes.
-    Frame(Frame),
-    /// It is free now.
-    Free,
 }
 
 /// All versions of all pages.
@@ -392,81 +365,11 @@ impl Change<'_> {
     }
 }
 
-impl Node {
-    fn empty() -> Node {
-        Node {
-            lsn: AtomicU64::new(u64::MAX),
-            next: AtomicPtr::new(null_mut()),
-            data: AtomicPtr::new(null_mut()),
-            len: AtomicU64::new(0),
-            page: AtomicU32::new(0),
-            origin: AtomicU8::new(0),
-        }
-    }
-}
-
-/// Makes a node that nobody can reach yet a version. Its LSN goes first: a reader that still looks
-/// at it from its life before must find one above its own.
-fn fill(node: &Node, page: PageId, lsn: Lsn, frame: Option<Frame>, next: *mut Node) {
-    node.lsn.store(lsn.0, Release);
-    node.page.store(page.0, Relaxed);
-    node.next.store(next, Release);
-    let (data, len, origin) = match frame {
-        Some(frame) => (frame.data.as_ptr(), frame.len as u64, frame.origin),
-        None => (null_mut(), 0, Origin::Slab),
-    };
-    node.data.store(data, Relaxed);
-    node.len.store(len, Relaxed);
-    node.origin.store(origin as u8, Relaxed);
-}
-
-/// Gives the frame of a version back to the pool.
-fn recycle(node: NonNull<Node>, pool: &Pool) {
-    let node = node_at(node);
-    let Some(data) = NonNull::new(node.data.swap(null_mut(), Relaxed)) else { return };
-    let origin = match node.origin.load(Relaxed) {
-        0 => Origin::Slab,
-        1 => Origin::Scratch,
-        2 => Origin::Run,
-        _ => Origin::ScratchRun,
-    };
-    pool.release(Frame { data, len: node.len.load(Relaxed) as usize, origin });
-}
-
-fn lsn_of(node: NonNull<Node>) -> Lsn {
-    Lsn(node_at(node).lsn.load(Relaxed))
-}
-
-#[inline(always)]
-fn answer<'a>(node: &Node) -> Found<'a> {
-    let data = node.data.load(Acquire);
-    if data.is_null() {
-        return Found::Free;
-    }
-    let len = node.len.load(Relaxed) as usize;
-    // SAFETY: the node is the caller's answer, and the caller is registered: its frame stays until
-    // the registration ends (`find`), and nobody writes to a frame once it is a version.
-    let bytes = unsafe { std::slice::from_raw_parts(data, len) };
-    Found::Version(Lsn(node.lsn.load(Relaxed)), bytes)
-}
-
 #[inline(always)]
 fn chunk_ref<'a>(slot: &AtomicPtr<Chunk>) -> Option<&'a Chunk> {
     // SAFETY: the table holds null or a chunk, which lives as long as the directory; the reference
     // is used only inside calls on the directory.
     unsafe { slot.load(Acquire).as_ref() }
-}
-
-#[inline(always)]
-fn node_ref<'a>(slot: &AtomicPtr<Node>) -> Option<&'a Node> {
-    // SAFETY: slots and links hold null or a node, which lives as long as the directory; the
-    // reference is used only inside calls on the directory.
-    unsafe { slot.load(Acquire).as_ref() }
-}
-
-fn node_at<'a>(node: NonNull<Node>) -> &'a Node {
-    // SAFETY: as in `node_ref`.
-    unsafe { node.as_ref() }
 }
 
 fn zeroed_table() -> Box<[AtomicPtr<Chunk>]> {
@@ -495,5 +398,159 @@ impl Drop for Directory {
 impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Directory").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{panic::Location, sync::Arc, thread};
+
+    use super::*;
+    use crate::{disk::RealDisk, pager::pool::PoolLimits};
+
+    const PAGE_SIZE: usize = 4096;
+    const PAGES: u32 = 24;
+
+    struct Bench {
+        directory: Directory,
+        registry: Registry,
+        pool: Pool,
+        /// Stands for the data file: the LSN whose version each page holds.
+        file: Vec<AtomicU64>,
+    }
+
+    fn bench() -> Bench {
+        let limits = PoolLimits { memory_max: 64 << 20, scratch_max: 0 };
+        Bench {
+            directory: Directory::new(),
+            registry: Registry::new(16, Lsn(0)),
+            pool: Pool::new(PAGE_SIZE, limits, Arc::new(RealDisk), ".".into()),
+            file: (0..PAGES).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Whether the transaction `lsn` changes `page`; every reader can compute it.
+    fn changes(page: u32, lsn: u64) -> bool {
+        (lsn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % u64::from(PAGES) == u64::from(page)
+            || lsn.is_multiple_of(u64::from(page) + 2)
+    }
+
+    impl Bench {
+        fn commit(&self, lsn: u64) {
+            let mut change = self.directory.change(&self.registry);
+            for page in (0..PAGES).filter(|page| changes(*page, lsn)) {
+                let mut frame = self.pool.page().expect("memory is enough");
+                for bytes in frame.bytes_mut().chunks_exact_mut(8) {
+                    bytes.copy_from_slice(&(lsn << 8 | u64::from(page)).to_le_bytes());
+                }
+                change.push(PageId(page), Lsn(lsn), NewVersion::Frame(frame));
+            }
+            change.finish(&self.pool, false);
+            self.registry.publish(Lsn(lsn));
+        }
+
+        fn write_early(&self) {
+            let change = self.directory.change(&self.registry);
+            let reader = change.add_oldest_reader(0, Location::caller()).expect("a slot is free");
+            drop(change);
+            let pages = self.directory.change(&self.registry).take_dirty();
+            for page in pages {
+                if let Found::Version(lsn, bytes) = self.directory.find(page, reader.lsn()) {
+                    check_bytes(bytes, page.0, lsn.0);
+                    self.file[page.0 as usize].store(lsn.0, Release);
+                    let mut change = self.directory.change(&self.registry);
+                    if change.cut(page, lsn) {
+                        change.keep_dirty([page]);
+                    }
+                    change.finish(&self.pool, false);
+                } else {
+                    self.directory.change(&self.registry).keep_dirty([page]);
+                }
+            }
+            self.registry.remove(&reader);
+        }
+
+        fn read_all(&self, lsn: Lsn) {
+            for page in 0..PAGES {
+                let expected = (0..=lsn.0).rev().find(|lsn| *lsn == 0 || changes(page, *lsn));
+                let expected = expected.expect("0 is always found");
+                match self.directory.find(PageId(page), lsn) {
+                    Found::Map => {
+                        let found = self.file[page as usize].load(Acquire);
+                        assert_eq!(found, expected, "page {page} at {lsn} in the file");
+                    }
+                    Found::Version(version, bytes) => {
+                        assert_eq!(version.0, expected, "page {page} at {lsn}");
+                        check_bytes(bytes, page, expected);
+                    }
+                    Found::Free => panic!("page {page} was never freed"),
+                }
+            }
+        }
+    }
+
+    fn check_bytes(bytes: &[u8], page: u32, lsn: u64) {
+        let expected = (lsn << 8 | u64::from(page)).to_le_bytes();
+        assert!(bytes.chunks_exact(8).all(|bytes| bytes == expected), "page {page} at {lsn}");
+    }
+
+    #[test]
+    fn every_reader_sees_its_state_while_versions_come_and_go() {
+        let bench = bench();
+        let last = 6_000;
+        thread::scope(|scope| {
+            scope.spawn(|| (1..=last).for_each(|lsn| bench.commit(lsn)));
+            scope.spawn(|| {
+                while bench.registry.visible() < Lsn(last) {
+                    bench.write_early();
+                }
+            });
+            for patience in [1, 3, 40] {
+                let bench = &bench;
+                scope.spawn(move || {
+                    while bench.registry.visible() < Lsn(last) {
+                        let reader = bench.registry.add(0, Location::caller()).expect("a slot");
+                        (0..patience).for_each(|_| bench.read_all(reader.lsn()));
+                        bench.registry.remove(&reader);
+                    }
+                });
+            }
+        });
+        bench.write_early();
+        bench.directory.change(&bench.registry).finish(&bench.pool, true);
+        assert_eq!(bench.pool.memory_used(), 0, "versions are left although nobody needs them");
+        bench.read_all(Lsn(last));
+    }
+
+    #[test]
+    fn an_old_reader_keeps_its_own_versions_and_no_others() {
+        let bench = bench();
+        (1..=10).for_each(|lsn| bench.commit(lsn));
+        let old = bench.registry.add(0, Location::caller()).expect("a slot is free");
+        (11..=500).for_each(|lsn| bench.commit(lsn));
+        let versions = bench.directory.change(&bench.registry).version_count();
+        assert!(versions <= 3 * PAGES as usize, "{versions} versions of {PAGES} pages");
+        assert!(bench.pool.memory_used() <= 3 * PAGES as usize * PAGE_SIZE);
+        bench.write_early();
+        bench.read_all(old.lsn());
+        bench.registry.remove(&old);
+        bench.write_early();
+        bench.directory.change(&bench.registry).finish(&bench.pool, true);
+        assert_eq!(bench.pool.memory_used(), 0);
+    }
+
+    #[test]
+    fn a_freed_page_is_free_from_its_lsn_on() {
+        let bench = bench();
+        bench.commit(1);
+        let page = PageId((0..PAGES).find(|page| changes(*page, 1)).expect("it changes a page"));
+        let before = bench.registry.add(0, Location::caller()).expect("a slot is free");
+        let mut change = bench.directory.change(&bench.registry);
+        change.push(page, Lsn(2), NewVersion::Free);
+        change.finish(&bench.pool, false);
+        bench.registry.publish(Lsn(2));
+        assert!(matches!(bench.directory.find(page, Lsn(1)), Found::Version(Lsn(1), _)));
+        assert_eq!(bench.directory.find(page, Lsn(2)), Found::Free);
+        bench.registry.remove(&before);
     }
 }

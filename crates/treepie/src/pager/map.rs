@@ -9,7 +9,10 @@
 use std::{
     fmt, io,
     ptr::null_mut,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering::*},
+    sync::{
+        Arc,
+        atomic::{AtomicPtr, AtomicU64, Ordering::*},
+    },
 };
 
 use parking_lot::Mutex;
@@ -83,8 +86,8 @@ impl MapView {
 /// The current map. Readers load it without a lock.
 pub struct MapCell {
     current: AtomicPtr<MapView>,
-    /// All maps of this database; boxed, so that they keep their addresses.
-    views: Mutex<Vec<Box<MapView>>>,
+    /// All maps of this database; shared pointers, so that they keep their addresses.
+    views: Mutex<Vec<Arc<MapView>>>,
 }
 
 impl MapCell {
@@ -100,15 +103,15 @@ impl MapCell {
 
     fn install(&self, view: MapView) {
         let mut views = self.views.lock();
-        views.push(Box::new(view));
-        let view: *const MapView = &**views.last().expect("just pushed");
-        self.current.store(view.cast_mut(), Release);
+        let view = Arc::new(view);
+        self.current.store(Arc::as_ptr(&view).cast_mut(), Release);
+        views.push(view);
     }
 
     /// The current map.
     #[inline(always)]
     pub fn view(&self) -> &MapView {
-        // SAFETY: `install` stored a pointer to a boxed view before the cell could be shared, and
+        // SAFETY: `install` stored a pointer to a shared view before the cell could be shared, and
         // views are dropped only with the cell.
         unsafe { &*self.current.load(Acquire) }
     }

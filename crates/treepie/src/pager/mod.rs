@@ -8,3 +8,4 @@ pub mod pool;
 pub mod readers;
 pub mod space;
 pub mod store;
+mod version;

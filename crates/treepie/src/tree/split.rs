@@ -23,7 +23,7 @@ use super::{
 };
 
 /// A full leaf shares with a sibling that has one part in so many of a page free.
-const SHARE_PART: usize = 8;
+const SHARE_PART: usize = 3;
 
 /// An entry on its way into a leaf, with the place found for it.
 #[derive(Clone, Copy, Debug)]

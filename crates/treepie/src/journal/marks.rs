@@ -1,0 +1,77 @@
+//! How many bytes of journal are behind an LSN: a sparse, bounded list of (LSN, bytes so far).
+//!
+//! The answer counts from the nearest mark at or below the LSN, so it is exact at marks and else
+//! too high by at most the distance of two marks; it grows with every append.
+
+use std::collections::VecDeque;
+
+use crate::ids::Lsn;
+
+const MARKS_MAX: usize = 1024;
+const DISTANCE_MIN: u64 = 64 << 10;
+
+/// The list, and the bytes so far.
+#[derive(Debug)]
+pub struct Marks {
+    total: u64,
+    distance: u64,
+    marks: VecDeque<(Lsn, u64)>,
+}
+
+impl Marks {
+    /// Nothing is behind `lsn` yet.
+    pub fn new(lsn: Lsn) -> Marks {
+        Marks { total: 0, distance: DISTANCE_MIN, marks: VecDeque::from([(lsn, 0)]) }
+    }
+
+    /// Counts `bytes` more, up to and with `lsn`.
+    pub fn add(&mut self, lsn: Lsn, bytes: u64) {
+        self.total += bytes;
+        let last = self.marks.back().map_or(0, |mark| mark.1);
+        if self.total - last < self.distance {
+            return;
+        }
+        if self.marks.len() >= MARKS_MAX {
+            self.distance *= 2;
+            let mut keep = false;
+            self.marks.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.marks.push_back((lsn, self.total));
+    }
+
+    /// Bytes behind `lsn`.
+    pub fn behind(&self, lsn: Lsn) -> u64 {
+        let index = self.marks.partition_point(|mark| mark.0 <= lsn).saturating_sub(1);
+        self.total - self.marks.get(index).map_or(0, |mark| mark.1)
+    }
+
+    /// Forgets the marks that only questions below `lsn` need.
+    pub fn trim(&mut self, lsn: Lsn) {
+        let index = self.marks.partition_point(|mark| mark.0 <= lsn).saturating_sub(1);
+        self.marks.drain(..index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_behind_an_lsn_grow_with_each_append_and_stay_near_the_truth() {
+        let mut marks = Marks::new(Lsn(10));
+        for lsn in 11..=100_000 {
+            let before = marks.behind(Lsn(10));
+            marks.add(Lsn(lsn), 4096);
+            assert_eq!(marks.behind(Lsn(10)), before + 4096);
+        }
+        let truth = 4096 * 50_000;
+        let found = marks.behind(Lsn(50_000));
+        assert!((truth..truth + 2 * marks.distance).contains(&found), "{found}");
+        assert!(marks.marks.len() <= MARKS_MAX);
+        marks.trim(Lsn(50_000));
+        assert_eq!(marks.behind(Lsn(50_000)), found);
+    }
+}

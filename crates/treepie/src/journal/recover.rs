@@ -1,0 +1,157 @@
+//! Opening a journal: every record above the checkpoint is verified and applied, the end is found,
+//! and what was found is made durable before anything relies on it.
+
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    disk::OpenMode,
+    error::{Error, Result},
+    format::record::Record,
+    ids::Lsn,
+};
+
+use super::{
+    Journal, JournalConfig, JournalPosition, Recovered, Shared,
+    cursor::{Cursor, Expected},
+    marks::Marks,
+    roll::{first_segment_len, prepare_spares},
+    segment::segment_name,
+    spare::{Live, Shelf, adopt_spares},
+    writer::Writer,
+};
+
+impl Journal {
+    /// Opens the journal and calls `apply` with every record above `from`, the checkpoint, in
+    /// order. With `is_fresh`, the checkpoint is LSN 0, and neither segments nor the folder need
+    /// exist.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt) and [`JournalGap`](Error::JournalGap) when records are lost that
+    /// were durable, [`Io`](Error::Io), and what `apply` returns.
+    pub fn recover(
+        config: JournalConfig,
+        from: JournalPosition,
+        is_fresh: bool,
+        apply: &mut dyn FnMut(&Record<'_>) -> Result<()>,
+    ) -> Result<(Journal, Recovered)> {
+        if is_fresh {
+            create_dir(&config)?;
+        }
+        let mut cursor = open_cursor(&config, from, is_fresh)?;
+        let mut marks = Marks::new(from.lsn);
+        let mut recovered = Recovered { last: from, records: 0, bytes: 0, torn_tail: None };
+        let mut place = cursor.place();
+        let mut has_records = false;
+        while cursor.step()? {
+            has_records = true;
+            let before = std::mem::replace(&mut place, cursor.place());
+            if cursor.last().0 <= from.lsn {
+                continue;
+            }
+            let record = cursor.record()?;
+            apply(&record)?;
+            recovered.last = JournalPosition { lsn: record.lsn(), chain: record.chain() };
+            recovered.records += 1;
+            let bytes = if before.0 == place.0 { place.1 - before.1 } else { place.1 };
+            recovered.bytes += bytes;
+            marks.add(recovered.last.lsn, bytes);
+        }
+        recovered.torn_tail = cursor.torn_tail().cloned();
+        if let Some(tail) = &recovered.torn_tail {
+            let (file, offset) = (tail.file.display(), tail.offset);
+            tracing::warn!(%file, offset, lsn = tail.lsn.0, "dropped a torn tail of the journal");
+        }
+        if has_records {
+            make_durable(&config, place.0)?;
+        }
+        let shelf = fill_shelf(&config, &cursor, place)?;
+        Ok((Journal::start(config, recovered.last, shelf, marks)?, recovered))
+    }
+
+    fn start(
+        config: JournalConfig,
+        last: JournalPosition,
+        shelf: Shelf,
+        marks: Marks,
+    ) -> Result<Journal> {
+        let next_len = first_segment_len(config.segment_size_max);
+        let is_background = config.background;
+        let dir = config.dir.clone();
+        let shared = Arc::new(Shared {
+            config,
+            sync_turn: Mutex::new(()),
+            writer: Mutex::new(Writer::new(last, next_len)),
+            trim_turn: Mutex::new(()),
+            shelf: Mutex::new(shelf),
+            shelf_changed: Condvar::new(),
+            marks: Mutex::new(marks),
+            poison: OnceLock::new(),
+            is_closing: AtomicBool::new(false),
+        });
+        let mut preparer = None;
+        if is_background {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name("treepie-spare".into());
+            let spawned = thread.spawn(move || prepare_spares(&shared));
+            preparer = Some(spawned.map_err(Error::io("start a thread for", dir))?);
+        }
+        Ok(Journal { shared, preparer })
+    }
+}
+
+fn create_dir(config: &JournalConfig) -> Result<()> {
+    let (disk, dir) = (&config.disk, &config.dir);
+    disk.create_dir(dir).map_err(Error::io("create", dir))?;
+    let parent = dir.parent().unwrap_or(dir);
+    disk.sync_dir(parent).map_err(Error::io("sync", parent))
+}
+
+fn open_cursor(config: &JournalConfig, from: JournalPosition, is_fresh: bool) -> Result<Cursor> {
+    let expected = Expected {
+        identity: Some((config.database_id, config.epoch)),
+        page_size: Some(config.page_size),
+        position: Some((from.lsn, from.chain)),
+        is_live: false,
+    };
+    let cursor = Cursor::open(config.disk.clone(), &config.dir, from.lsn, expected)?;
+    let gap = |evidence: String| {
+        Err(Error::JournalGap { folder: config.dir.clone(), missing: from.lsn.next(), evidence })
+    };
+    match cursor.segments().first() {
+        Some(&first) if first > from.lsn.next() => {
+            gap(format!("the oldest segment is {}", segment_name(first)))
+        }
+        None if !is_fresh => gap(format!("the checkpoint is at {}, and a segment stays", from.lsn)),
+        _ => Ok(cursor),
+    }
+}
+
+/// What was read may be in the page cache only, when the process before this one was killed. The
+/// first append begins a new segment, whose name proves that all records before it are durable.
+/// Segments before the last one with records were synced before the next one got its name.
+fn make_durable(config: &JournalConfig, last: Lsn) -> Result<()> {
+    let (disk, dir) = (&config.disk, &config.dir);
+    let path = dir.join(segment_name(last));
+    let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
+    file.sync_data().map_err(Error::io("sync", &path))?;
+    disk.sync_dir(dir).map_err(Error::io("sync", dir))
+}
+
+fn fill_shelf(config: &JournalConfig, cursor: &Cursor, place: (Lsn, u64)) -> Result<Shelf> {
+    let mut shelf = Shelf::default();
+    for &first in cursor.segments() {
+        let path = config.dir.join(segment_name(first));
+        let file = config.disk.open(&path, OpenMode::ReadOnly).map_err(Error::io("open", &path))?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        let used = match first.cmp(&place.0) {
+            std::cmp::Ordering::Less => len,
+            std::cmp::Ordering::Equal => place.1,
+            std::cmp::Ordering::Greater => 0,
+        };
+        shelf.segments.push(Live { first, len, used });
+    }
+    adopt_spares(&*config.disk, &config.dir, &mut shelf)?;
+    Ok(shelf)
+}

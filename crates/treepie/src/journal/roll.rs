@@ -1,0 +1,136 @@
+//! Rolling to a new segment, and the thread that prepares its file ahead.
+
+use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+
+use crate::{
+    disk::OpenMode,
+    error::{Error, Result},
+    format::{
+        bytes::get_u64,
+        segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
+    },
+};
+
+use super::{
+    Shared,
+    segment::{align_block, segment_name},
+    spare::{Live, Spare, prepare_spare},
+    writer::{Current, Writer},
+};
+
+/// Length of the first segment in bytes: a small database stays small. Each following one is twice
+/// as long, up to the limit.
+const FIRST_LEN: u64 = 256 << 10;
+/// Shortest segment: its header and one block.
+const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
+
+/// Length of the longest segment for the option's value, in bytes: whole blocks.
+pub fn segment_len_max(segment_size_max: u64) -> u64 {
+    let block = JOURNAL_BLOCK_SIZE as u64;
+    (segment_size_max / block * block).max(LEN_MIN)
+}
+
+/// Length of the first segment in bytes.
+pub fn first_segment_len(segment_size_max: u64) -> u64 {
+    FIRST_LEN.min(segment_len_max(segment_size_max))
+}
+
+impl Shared {
+    /// Begins a new segment with room for a group. Called with `sync_turn` held.
+    pub fn roll(&self, writer: &mut Writer, group_len: u64) -> Result<()> {
+        if let Some(current) = writer.current.take()
+            && writer.synced < writer.last.lsn
+        {
+            current.file.sync_data().map_err(Error::io("sync", &current.path))?;
+        }
+        writer.synced = writer.last.lsn;
+        let (disk, dir) = (&self.config.disk, &self.config.dir);
+        let len_min = align_block(SEGMENT_HEADER_SIZE as u64 + group_len).max(writer.next_len);
+        let spare = self.take_or_make_spare(len_min)?;
+
+        let first_lsn = writer.last.lsn.next();
+        let path = dir.join(segment_name(first_lsn));
+        disk.rename(&dir.join(spare.name()), &path).map_err(Error::io("rename to", &path))?;
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
+        let random = disk.random().map_err(Error::io("draw random bytes for", &path))?;
+        self.note_segment(Live { first: first_lsn, len: spare.len, used: 0 }, writer);
+        let header = SegmentHeader {
+            database_id: self.config.database_id,
+            epoch: self.config.epoch,
+            first_lsn,
+            incarnation: get_u64(&random, 0),
+            chain: writer.last.chain,
+            segment_len: spare.len / JOURNAL_BLOCK_SIZE as u64 * JOURNAL_BLOCK_SIZE as u64,
+        };
+        writer.current = Some(Current { file, path, header, offset: 0, is_spare_asked: false });
+        Ok(())
+    }
+
+    fn note_segment(&self, live: Live, writer: &mut Writer) {
+        writer.next_len = (live.len * 2).min(segment_len_max(self.config.segment_size_max));
+        let mut shelf = self.shelf.lock();
+        // An empty segment of this name, of an interrupted roll, was replaced.
+        shelf.segments.retain(|segment| segment.first != live.first);
+        shelf.segments.push(live);
+    }
+
+    fn take_or_make_spare(&self, len_min: u64) -> Result<Spare> {
+        let mut shelf = self.shelf.lock();
+        loop {
+            if let Some(spare) = shelf.take_spare(len_min) {
+                return Ok(spare);
+            }
+            if !shelf.preparing.is_some_and(|len| len >= len_min) {
+                break;
+            }
+            self.shelf_changed.wait(&mut shelf);
+        }
+        shelf.wanted = None;
+        let spare = Spare { number: shelf.take_number(), len: len_min };
+        drop(shelf);
+        let never = AtomicBool::new(false);
+        let made = prepare_spare(&*self.config.disk, &self.config.dir, spare, &never)?;
+        Ok(made.expect("nothing stops it"))
+    }
+
+    /// Asks for the next segment's file once the current one is more than half full.
+    pub fn ask_for_spare(&self, writer: &mut Writer) {
+        let next_len = writer.next_len;
+        let Some(current) = &mut writer.current else { return };
+        let is_half_full = current.offset * 2 > current.header.segment_len;
+        if !self.config.background || !is_half_full || current.is_spare_asked {
+            return;
+        }
+        current.is_spare_asked = true;
+        let mut shelf = self.shelf.lock();
+        if !shelf.has_spare(next_len) {
+            shelf.wanted = Some(next_len);
+            self.shelf_changed.notify_all();
+        }
+    }
+}
+
+/// Prepares spares as they are asked for, until the journal is dropped.
+pub fn prepare_spares(shared: &Arc<Shared>) {
+    let mut shelf = shared.shelf.lock();
+    while !shared.is_closing.load(Ordering::Relaxed) {
+        let Some(len) = shelf.wanted.take() else {
+            shared.shelf_changed.wait(&mut shelf);
+            continue;
+        };
+        let spare = Spare { number: shelf.take_number(), len };
+        shelf.preparing = Some(len);
+        drop(shelf);
+        let config = &shared.config;
+        let made = prepare_spare(&*config.disk, &config.dir, spare, &shared.is_closing);
+        shelf = shared.shelf.lock();
+        shelf.preparing = None;
+        match made {
+            Ok(made) => shelf.spares.extend(made),
+            // The roll makes one itself, and fails if it cannot.
+            Err(error) => tracing::warn!(%error, "cannot prepare a journal segment ahead"),
+        }
+        shared.shelf_changed.notify_all();
+    }
+}

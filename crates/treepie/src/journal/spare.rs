@@ -1,0 +1,133 @@
+//! Segment files that hold no records yet: zeroed ahead, or recycled.
+//!
+//! A spare is `spare-<n>.seg`. It is allocated, filled with zeros and synced before it is used, so
+//! that a sync of the journal writes data and no file system metadata; `spare-<n>.new` is one that
+//! is not ready, and is removed by the next recovery. A recycled segment keeps its old bytes: its
+//! frames carry another incarnation.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    disk::{Disk, OpenMode},
+    error::{Error, Result},
+    ids::Lsn,
+};
+
+const ZEROS_LEN: usize = 1 << 20;
+
+/// A file that is ready to become a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spare {
+    /// Its number, part of its name.
+    pub number: u64,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+impl Spare {
+    /// Its file name.
+    pub fn name(self) -> String {
+        format!("spare-{}.seg", self.number)
+    }
+}
+
+/// A segment that the journal holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Live {
+    /// LSN of its first record.
+    pub first: Lsn,
+    /// Length of the file in bytes.
+    pub len: u64,
+    /// Bytes in use, as far as they are known: the current one grows.
+    pub used: u64,
+}
+
+/// The files of the journal folder.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    /// Segments, ascending. The last one is the current one, or the newest one before it.
+    pub segments: Vec<Live>,
+    /// Spares, in no order.
+    pub spares: Vec<Spare>,
+    /// Number of the next spare.
+    pub next_number: u64,
+    /// Length of a spare that the background thread is to prepare.
+    pub wanted: Option<u64>,
+    /// Length of the spare that it is preparing.
+    pub preparing: Option<u64>,
+}
+
+impl Shelf {
+    /// Takes the smallest spare of at least `len_min` bytes.
+    pub fn take_spare(&mut self, len_min: u64) -> Option<Spare> {
+        let (index, _) = (self.spares.iter().enumerate())
+            .filter(|(_, spare)| spare.len >= len_min)
+            .min_by_key(|(_, spare)| spare.len)?;
+        Some(self.spares.swap_remove(index))
+    }
+
+    /// Whether a spare of at least `len_min` bytes is there or on its way.
+    pub fn has_spare(&self, len_min: u64) -> bool {
+        let coming = [self.wanted, self.preparing];
+        self.spares
+            .iter()
+            .map(|spare| Some(spare.len))
+            .chain(coming)
+            .any(|len| len >= Some(len_min))
+    }
+
+    /// A number that no other spare has.
+    pub fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+}
+
+/// Notes the spares of the folder and removes those that never became ready.
+pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()> {
+    for name in disk.list(dir).map_err(Error::io("list", dir))? {
+        let Some(rest) = name.strip_prefix("spare-") else { continue };
+        let path = dir.join(&name);
+        let number = rest.strip_suffix(".seg").and_then(|number| number.parse().ok());
+        let Some(number) = number.filter(|&number| number < u64::MAX) else {
+            if rest.ends_with(".new") {
+                disk.remove(&path).map_err(Error::io("remove", path))?;
+            }
+            continue;
+        };
+        let file = disk.open(&path, OpenMode::ReadOnly).map_err(Error::io("open", &path))?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        shelf.next_number = shelf.next_number.max(number + 1);
+        shelf.spares.push(Spare { number, len });
+    }
+    Ok(())
+}
+
+/// Makes a spare of `len` bytes, zeroed and synced. `None` when told to stop in between.
+pub fn prepare_spare(
+    disk: &dyn Disk,
+    dir: &Path,
+    spare: Spare,
+    stop: &AtomicBool,
+) -> Result<Option<Spare>> {
+    let path = dir.join(format!("spare-{}.new", spare.number));
+    let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
+    file.allocate(spare.len).map_err(Error::io("allocate", &path))?;
+    let zeros = vec![0; ZEROS_LEN];
+    let mut offset = 0;
+    while offset < spare.len {
+        if stop.load(Ordering::Relaxed) {
+            disk.remove(&path).map_err(Error::io("remove", path))?;
+            return Ok(None);
+        }
+        let len = usize::try_from(spare.len - offset).unwrap_or(usize::MAX).min(ZEROS_LEN);
+        file.write_at(offset, &zeros[..len]).map_err(Error::io("write", &path))?;
+        offset += len as u64;
+    }
+    file.sync_data().map_err(Error::io("sync", &path))?;
+    disk.rename(&path, &dir.join(spare.name())).map_err(Error::io("rename", &path))?;
+    Ok(Some(spare))
+}

@@ -1,0 +1,73 @@
+//! Giving up segments that a checkpoint has made unnecessary.
+//!
+//! The newest segment always stays, so that a journal that has had records is never empty. A crash
+//! may undo any part of it: segments at or below the checkpoint are needed by nobody, and recovery
+//! begins at the newest one that can continue the checkpoint.
+
+use crate::{
+    error::{Error, Result},
+    ids::Lsn,
+};
+
+use super::{
+    Shared,
+    roll::segment_len_max,
+    segment::segment_name,
+    spare::{Live, Spare},
+};
+
+/// Most spares that are kept, whatever was in use.
+const SPARES_MAX: usize = 8;
+
+impl Shared {
+    /// See [`Journal::trim`](super::Journal::trim).
+    pub fn trim(&self, checkpointed: Lsn) -> Result<()> {
+        let _turn = self.trim_turn.lock();
+        let next_len = self.writer.lock().next_len;
+        let (old, room) = {
+            let mut shelf = self.shelf.lock();
+            let spares_max = shelf.segments.len().min(SPARES_MAX);
+            let count = (shelf.segments.windows(2))
+                .take_while(|pair| pair[1].first <= checkpointed.next())
+                .count();
+            let old: Vec<Live> = shelf.segments.drain(..count).collect();
+            (old, spares_max.saturating_sub(shelf.spares.len()))
+        };
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut spares = Vec::new();
+        for (done, live) in old.iter().enumerate() {
+            let is_kept = spares.len() < room && self.is_reusable(live, next_len);
+            match self.give_up(live, is_kept) {
+                Ok(spare) => spares.extend(spare),
+                Err(error) => {
+                    self.shelf.lock().segments.splice(..0, old[done..].iter().copied());
+                    return Err(error);
+                }
+            }
+        }
+        // A spare is used again only once its old name is gone for good.
+        let (disk, dir) = (&self.config.disk, &self.config.dir);
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        self.shelf.lock().spares.append(&mut spares);
+        Ok(())
+    }
+
+    fn is_reusable(&self, live: &Live, next_len: u64) -> bool {
+        let len_max = segment_len_max(self.config.segment_size_max);
+        (next_len..=len_max).contains(&live.len)
+    }
+
+    fn give_up(&self, live: &Live, is_kept: bool) -> Result<Option<Spare>> {
+        let (disk, dir) = (&self.config.disk, &self.config.dir);
+        let path = dir.join(segment_name(live.first));
+        if !is_kept {
+            disk.remove(&path).map_err(Error::io("remove", path))?;
+            return Ok(None);
+        }
+        let spare = Spare { number: self.shelf.lock().take_number(), len: live.len };
+        disk.rename(&path, &dir.join(spare.name())).map_err(Error::io("rename", path))?;
+        Ok(Some(spare))
+    }
+}

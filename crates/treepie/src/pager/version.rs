@@ -1,0 +1,124 @@
+//! A version of a page: the node of a chain, and the frame that it owns.
+//!
+//! Every field is atomic: readers look at nodes while they are used again (`directory.rs` has the
+//! argument why they may).
+
+#![allow(unsafe_code, reason = "nodes are reached by pointer, and lend their frames")]
+
+use std::{
+    ptr::{NonNull, null_mut},
+    sync::atomic::{
+        AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+use crate::ids::{Lsn, PageId};
+
+use super::pool::{Frame, Origin, Pool};
+
+/// One version in a chain.
+pub(super) struct Node {
+    pub(super) lsn: AtomicU64,
+    pub(super) next: AtomicPtr<Node>,
+    /// Null for a page that was freed by this LSN.
+    data: AtomicPtr<u8>,
+    pub(super) len: AtomicU64,
+    pub(super) page: AtomicU32,
+    origin: AtomicU8,
+}
+
+/// What a page is at an LSN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The bytes in the map.
+    Map,
+    /// This version: one page, or all pages of a run.
+    Version(Lsn, &'a [u8]),
+    /// Nothing: it is free.
+    Free,
+}
+
+/// What a transaction made of a page.
+#[derive(Debug)]
+pub enum NewVersion {
+    /// These bytes.
+    Frame(Frame),
+    /// It is free now.
+    Free,
+}
+
+impl Node {
+    /// A node that no chain has yet.
+    pub(super) fn empty() -> Node {
+        Node {
+            lsn: AtomicU64::new(u64::MAX),
+            next: AtomicPtr::new(null_mut()),
+            data: AtomicPtr::new(null_mut()),
+            len: AtomicU64::new(0),
+            page: AtomicU32::new(0),
+            origin: AtomicU8::new(0),
+        }
+    }
+}
+
+/// Makes a node that nobody can reach yet a version. Its LSN goes first: a reader that still looks
+/// at it from its life before must find one above its own.
+pub(super) fn fill(node: &Node, page: PageId, lsn: Lsn, frame: Option<Frame>, next: *mut Node) {
+    node.lsn.store(lsn.0, Release);
+    node.page.store(page.0, Relaxed);
+    node.next.store(next, Release);
+    let (data, len, origin) = match frame {
+        Some(frame) => (frame.data.as_ptr(), frame.len as u64, frame.origin),
+        None => (null_mut(), 0, Origin::Slab),
+    };
+    node.data.store(data, Relaxed);
+    node.len.store(len, Relaxed);
+    node.origin.store(origin as u8, Relaxed);
+}
+
+/// Gives the frame of a version back to the pool.
+pub(super) fn recycle(node: NonNull<Node>, pool: &Pool) {
+    let node = node_at(node);
+    let Some(data) = NonNull::new(node.data.swap(null_mut(), Relaxed)) else { return };
+    let origin = match node.origin.load(Relaxed) {
+        0 => Origin::Slab,
+        1 => Origin::Scratch,
+        2 => Origin::Run,
+        _ => Origin::ScratchRun,
+    };
+    pool.release(Frame { data, len: node.len.load(Relaxed) as usize, origin });
+}
+
+/// LSN of a version.
+pub(super) fn lsn_of(node: NonNull<Node>) -> Lsn {
+    Lsn(node_at(node).lsn.load(Relaxed))
+}
+
+/// What a reader whose answer this version is sees.
+#[inline(always)]
+pub(super) fn answer<'a>(node: &Node) -> Found<'a> {
+    let data = node.data.load(Acquire);
+    if data.is_null() {
+        return Found::Free;
+    }
+    let len = node.len.load(Relaxed) as usize;
+    // SAFETY: the node is the caller's answer, and the caller is registered: its frame stays until
+    // the registration ends (`find`), and nobody writes to a frame once it is a version.
+    let bytes = unsafe { std::slice::from_raw_parts(data, len) };
+    Found::Version(Lsn(node.lsn.load(Relaxed)), bytes)
+}
+
+/// The node that a slot or link leads to.
+#[inline(always)]
+pub(super) fn node_ref<'a>(slot: &AtomicPtr<Node>) -> Option<&'a Node> {
+    // SAFETY: slots and links hold null or a node, which lives as long as the directory; the
+    // reference is used only inside calls on the directory.
+    unsafe { slot.load(Acquire).as_ref() }
+}
+
+/// A node that a chain had.
+pub(super) fn node_at<'a>(node: NonNull<Node>) -> &'a Node {
+    // SAFETY: as in `node_ref`.
+    unsafe { node.as_ref() }
+}
