@@ -47,7 +47,7 @@ pub struct Expected {
 pub struct TornTail {
     /// The segment.
     pub file: PathBuf,
-    /// Where the first dropped record begins, in bytes.
+    /// Where the frame of the first dropped record was found, or should be, in bytes.
     pub offset: u64,
     /// The first dropped record.
     pub lsn: Lsn,
@@ -130,13 +130,7 @@ impl Cursor {
     pub fn record(&mut self) -> Result<Record<'_>> {
         let found = self.found.expect("the step found a record");
         let reader = self.reader.as_mut().expect("it was found in a segment");
-        let path = reader.path().to_path_buf();
-        let bytes = reader.bytes(&found)?;
-        Record::open(found.header, bytes).map_err(|what| Error::Corrupt {
-            file: path,
-            offset: found.offset,
-            what,
-        })
+        reader.record(&found)
     }
 
     /// The stored bytes of that record, its file and its place there. Panics as `record`.
@@ -254,13 +248,15 @@ impl Cursor {
         }
         let reader = self.reader.as_mut().expect("a segment is left");
         let remains = reader.scan(self.offset, missing)?;
+        let damaged = reader.damaged_frame(self.offset, missing)?;
+        let offset = damaged.unwrap_or(self.offset);
         if remains.vouching.is_some() {
-            let offset = reader.header().as_ref().map_or(0, |_| self.offset);
+            let offset = reader.header().as_ref().map_or(0, |_| offset);
             return Err(reader.corrupt(offset, damage));
         }
-        if remains.any || reader.resembles_frame(self.offset, missing)? {
+        if remains.any || damaged.is_some() {
             let file = reader.path().to_path_buf();
-            self.torn_tail = Some(TornTail { file, offset: self.offset, lsn: missing });
+            self.torn_tail = Some(TornTail { file, offset, lsn: missing });
         }
         Ok(false)
     }
@@ -271,8 +267,8 @@ impl Cursor {
         if reader.header().is_err() {
             return Err(reader.corrupt(0, damage));
         }
-        if reader.resembles_frame(self.offset, self.next)? {
-            return Err(reader.corrupt(self.offset, damage));
+        if let Some(offset) = reader.damaged_frame(self.offset, self.next)? {
+            return Err(reader.corrupt(offset, damage));
         }
         Err(Error::JournalGap { folder: self.dir.clone(), missing: self.next, evidence })
     }

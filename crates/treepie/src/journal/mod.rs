@@ -95,7 +95,7 @@ pub struct Recovered {
     pub last: JournalPosition,
     /// Records above the checkpoint.
     pub records: u64,
-    /// Their bytes, not compressed further than they are stored.
+    /// Their bytes in the journal, headers and padding included.
     pub bytes: u64,
     /// What was dropped behind the last record.
     pub torn_tail: Option<TornTail>,

@@ -1,7 +1,10 @@
 //! Opening a journal: every record above the checkpoint is verified and applied, the end is found,
 //! and what was found is made durable before anything relies on it.
 
-use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -17,7 +20,7 @@ use super::{
     cursor::{Cursor, Expected},
     marks::Marks,
     roll::{first_segment_len, prepare_spares},
-    segment::segment_name,
+    segment::{align_block, segment_name},
     spare::{Live, Shelf, adopt_spares},
     writer::Writer,
 };
@@ -42,7 +45,8 @@ impl Journal {
         let mut cursor = open_cursor(&config, from, is_fresh)?;
         let mut marks = Marks::new(from.lsn);
         let mut recovered = Recovered { last: from, records: 0, bytes: 0, torn_tail: None };
-        let mut place = cursor.place();
+        // Nothing is counted of the first segment yet, not even its header.
+        let mut place = (cursor.place().0, 0);
         let mut has_records = false;
         while cursor.step()? {
             has_records = true;
@@ -54,7 +58,8 @@ impl Journal {
             apply(&record)?;
             recovered.last = JournalPosition { lsn: record.lsn(), chain: record.chain() };
             recovered.records += 1;
-            let bytes = if before.0 == place.0 { place.1 - before.1 } else { place.1 };
+            let counted = if before.0 == place.0 { align_block(before.1) } else { 0 };
+            let bytes = align_block(place.1) - counted;
             recovered.bytes += bytes;
             marks.add(recovered.last.lsn, bytes);
         }
@@ -104,7 +109,11 @@ impl Journal {
 fn create_dir(config: &JournalConfig) -> Result<()> {
     let (disk, dir) = (&config.disk, &config.dir);
     disk.create_dir(dir).map_err(Error::io("create", dir))?;
-    let parent = dir.parent().unwrap_or(dir);
+    let parent = match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => dir,
+    };
     disk.sync_dir(parent).map_err(Error::io("sync", parent))
 }
 

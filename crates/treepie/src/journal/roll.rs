@@ -38,10 +38,11 @@ pub fn first_segment_len(segment_size_max: u64) -> u64 {
 impl Shared {
     /// Begins a new segment with room for a group. Called with `sync_turn` held.
     pub fn roll(&self, writer: &mut Writer, group_len: u64) -> Result<()> {
-        if let Some(current) = writer.current.take()
-            && writer.synced < writer.last.lsn
-        {
-            current.file.sync_data().map_err(Error::io("sync", &current.path))?;
+        if let Some(current) = writer.current.take() {
+            if writer.synced < writer.last.lsn {
+                current.file.sync_data().map_err(Error::io("sync", &current.path))?;
+            }
+            self.note_used(&current);
         }
         writer.synced = writer.last.lsn;
         let (disk, dir) = (&self.config.disk, &self.config.dir);
@@ -67,6 +68,14 @@ impl Shared {
         Ok(())
     }
 
+    fn note_used(&self, current: &Current) {
+        let mut shelf = self.shelf.lock();
+        let first = current.header.first_lsn;
+        if let Some(live) = shelf.segments.iter_mut().find(|live| live.first == first) {
+            live.used = current.offset;
+        }
+    }
+
     fn note_segment(&self, live: Live, writer: &mut Writer) {
         writer.next_len = (live.len * 2).min(segment_len_max(self.config.segment_size_max));
         let mut shelf = self.shelf.lock();
@@ -81,7 +90,7 @@ impl Shared {
             if let Some(spare) = shelf.take_spare(len_min) {
                 return Ok(spare);
             }
-            if !shelf.preparing.is_some_and(|len| len >= len_min) {
+            if shelf.preparing.is_none_or(|len| len < len_min) {
                 break;
             }
             self.shelf_changed.wait(&mut shelf);

@@ -13,7 +13,7 @@ use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
         frame::{FRAME_ALIGN, FRAME_SIZE, Frame, has_magic},
-        record::{RECORD_HEADER_SIZE, RecordHeader, claimed_checksum},
+        record::{RECORD_HEADER_SIZE, Record, RecordHeader, claimed_checksum},
         segment::{
             JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_VERSION, SegmentHeader,
             claimed_version,
@@ -137,11 +137,6 @@ impl SegmentReader {
         &self.path
     }
 
-    /// Length of the file in bytes.
-    pub fn file_len(&self) -> u64 {
-        self.window.file_len
-    }
-
     /// The error for damage at `offset`.
     pub fn corrupt(&self, offset: u64, what: Damage) -> Error {
         Error::Corrupt { file: self.path.clone(), offset, what }
@@ -193,10 +188,26 @@ impl SegmentReader {
     /// The bytes of a record that was found.
     pub fn bytes(&mut self, found: &Found) -> Result<&[u8]> {
         let file_len = self.window.file_len;
-        let path = self.path.clone();
-        self.window.bytes(found.offset, found.len)?.ok_or_else(|| {
-            let what = Damage::Short { structure: Structure::Record(found.header.lsn()), file_len };
-            Error::Corrupt { file: path, offset: found.offset, what }
+        match self.window.bytes(found.offset, found.len)? {
+            Some(bytes) => Ok(bytes),
+            None => {
+                let structure = Structure::Record(found.header.lsn());
+                let what = Damage::Short { structure, file_len };
+                Err(Error::Corrupt { file: self.path.clone(), offset: found.offset, what })
+            }
+        }
+    }
+
+    /// A record that was found; its header is not verified again.
+    pub fn record(&mut self, found: &Found) -> Result<Record<'_>> {
+        let file_len = self.window.file_len;
+        let structure = Structure::Record(found.header.lsn());
+        let bytes = self.window.bytes(found.offset, found.len)?;
+        let record = bytes.ok_or(Damage::Short { structure, file_len });
+        record.and_then(|bytes| Record::open(found.header, bytes)).map_err(|what| Error::Corrupt {
+            file: self.path.clone(),
+            offset: found.offset,
+            what,
         })
     }
 
@@ -208,17 +219,17 @@ impl SegmentReader {
         Ok(Frame::parse(frame, claimed_checksum(record)).ok())
     }
 
-    /// Whether a frame of this life, though damaged, seems to be at the next multiple of 8 or of
-    /// 4 KiB from `offset` on.
-    pub fn resembles_frame(&mut self, offset: u64, lsn: Lsn) -> Result<bool> {
-        let Ok(header) = self.header else { return Ok(false) };
+    /// Where a frame of this life, though damaged, seems to be: the next multiple of 8 or of 4 KiB
+    /// from `offset` on.
+    pub fn damaged_frame(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>> {
+        let Ok(header) = self.header else { return Ok(None) };
         for place in [align_frame(offset), align_block(offset)] {
             let frame = self.window.bytes(place, FRAME_SIZE)?.and_then(|b| b.first_chunk());
             if frame.is_some_and(|frame| Frame::resembles(frame, header.incarnation, lsn)) {
-                return Ok(true);
+                return Ok(Some(place));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Looks at every block from `offset` on for frames of records at or above `missing`. Without

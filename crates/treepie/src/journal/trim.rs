@@ -24,6 +24,7 @@ impl Shared {
     pub fn trim(&self, checkpointed: Lsn) -> Result<()> {
         let _turn = self.trim_turn.lock();
         let next_len = self.writer.lock().next_len;
+        self.drop_short_spares(next_len)?;
         let (old, room) = {
             let mut shelf = self.shelf.lock();
             let spares_max = shelf.segments.len().min(SPARES_MAX);
@@ -51,6 +52,21 @@ impl Shared {
         let (disk, dir) = (&self.config.disk, &self.config.dir);
         disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
         self.shelf.lock().spares.append(&mut spares);
+        Ok(())
+    }
+
+    /// Spares from when segments were shorter would never be used, and take the place of longer ones.
+    fn drop_short_spares(&self, next_len: u64) -> Result<()> {
+        let mut short = Vec::new();
+        self.shelf.lock().spares.retain(|spare| {
+            let is_short = spare.len < next_len;
+            short.extend(is_short.then_some(*spare));
+            !is_short
+        });
+        for spare in short {
+            let path = self.config.dir.join(spare.name());
+            self.config.disk.remove(&path).map_err(Error::io("remove", path))?;
+        }
         Ok(())
     }
 
