@@ -10,7 +10,7 @@ Exit codes:
   1  error of use, of input, or of the system
   2  bad arguments
   3  damage found in a database
-  4  not found: the database, the tree or the key
+  4  not found: the database, the tree, the key, or the page
   5  the database is open elsewhere: one process at a time may have it open
 
 Keys, values and names of trees are bytes. As text, they are printed as they are where they are

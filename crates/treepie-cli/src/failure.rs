@@ -1,15 +1,18 @@
 //! Failures: what the command ends with when it does not do what was asked, and the exit codes.
 //!
-//! | Code | Meaning                                            |
-//! |-----:|----------------------------------------------------|
-//! |    0 | Done                                               |
-//! |    1 | Error of use, of input, or of the system           |
-//! |    2 | Bad arguments                                      |
-//! |    3 | Damage found in a database                         |
-//! |    4 | Not found: the database, the tree or the key       |
-//! |    5 | The database is open in another process            |
+//! | Code | Meaning                                                 |
+//! |-----:|---------------------------------------------------------|
+//! |    0 | Done                                                    |
+//! |    1 | Error of use, of input, or of the system                |
+//! |    2 | Bad arguments                                           |
+//! |    3 | Damage found in a database                              |
+//! |    4 | Not found: the database, the tree, the key, or the page |
+//! |    5 | The database is open in another process                 |
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use serde::Serialize;
 use treepie::Error;
@@ -69,6 +72,14 @@ pub enum Failure {
         /// The key.
         key: Vec<u8>,
     },
+    /// The data file ends before the page.
+    #[error("there is no page {page}; the data file has {page_count} pages, counted from 0")]
+    NoPage {
+        /// The page that was asked for.
+        page: u32,
+        /// Pages of the data file.
+        page_count: u64,
+    },
     /// A check found damage, and has listed it.
     #[error("{count} problems found; restore the database from a backup")]
     Damaged {
@@ -105,7 +116,7 @@ impl Failure {
             Failure::Row { fault: RowFault::Engine(error), .. } => engine_code(error),
             Failure::Argument { .. } => 2,
             Failure::Damaged { .. } => 3,
-            Failure::NoKey { .. } => 4,
+            Failure::NoKey { .. } | Failure::NoPage { .. } => 4,
             Failure::Io { .. } | Failure::Output(_) | Failure::Row { .. } | Failure::Demo(_) => 1,
         }
     }
@@ -139,7 +150,8 @@ fn print_error(json: bool, failure: &JsonFailure) {
         Ok(text) if json => text,
         _ => format!("treepie: {}", failure.error),
     };
-    eprintln!("{text}");
+    // Nobody is left to tell that standard error is gone.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn engine_code(error: &Error) -> u8 {

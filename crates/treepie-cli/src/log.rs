@@ -5,6 +5,7 @@
 
 use std::{
     fmt::{self, Write as _},
+    io::{self, Write as _},
     time::Instant,
 };
 
@@ -14,11 +15,11 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 
-/// Prints events from now on: warnings always, information with one `-v`, details with two, and
-/// everything with three.
+/// Prints events from now on: information with one `-v`, details with two, everything with three.
+/// Without any, nothing: what matters comes back from the calls as an error, which is printed once.
 pub fn start(verbose: u8) {
     let level = match verbose {
-        0 => Level::WARN,
+        0 => return,
         1 => Level::INFO,
         2 => Level::DEBUG,
         _ => Level::TRACE,
@@ -43,7 +44,8 @@ impl Subscriber for Log {
         event.record(&mut line);
         let seconds = self.started.elapsed().as_secs_f64();
         let level = event.metadata().level().as_str().to_lowercase();
-        eprintln!("treepie: {seconds:.3} s {level}:{}", line.0);
+        // Events are extra: without standard error, there are none.
+        let _ = writeln!(io::stderr(), "treepie: {seconds:.3} s {level}:{}", line.0);
     }
 
     // Spans are not shown; all of them may share one number.

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use treepie::{PageDump, ids::PageId};
+use treepie::{Damage, Error, PageDump, ids::PageId};
 
 use super::look;
 use crate::{
     arguments::Page,
-    failure::Result,
+    failure::{Failure, Result},
     notation::{JsonBytes, Notation},
     output::Output,
 };
@@ -45,7 +45,13 @@ impl From<&PageDump> for PageObject {
 /// Prints a page. Damage is shown, and is no failure: looking at it is what was asked for.
 pub fn run(arguments: &Page, output: &mut Output) -> Result<()> {
     look(&arguments.db, |db| {
-        let page = db.page(PageId(arguments.page))?;
+        let page = db.page(PageId(arguments.page)).map_err(|error| match error {
+            Error::Corrupt { what: Damage::Short { file_len, .. }, .. } => Failure::NoPage {
+                page: arguments.page,
+                page_count: file_len / db.page_size() as u64,
+            },
+            other => other.into(),
+        })?;
         if output.is_json() {
             return output.object(&PageObject::from(&page));
         }

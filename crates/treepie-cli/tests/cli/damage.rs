@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::run::Place;
+use crate::run::{Place, files};
 
 const PAGE_SIZE: usize = 8192;
 
@@ -65,9 +65,13 @@ fn folder_that_is_no_database_is_refused() {
 }
 
 #[test]
-fn journal_that_is_gone_is_damage() {
+fn journal_without_its_segments_is_damage() {
     let place = Place::new();
     place.fill("birds", 100);
-    fs::remove_dir_all(place.path("db").join("journal")).unwrap();
-    place.run(&["trees", "db"]).failed(3);
+    for (segment, _) in files(&place.path("db").join("journal")) {
+        fs::remove_file(segment).unwrap();
+    }
+    let said = place.run(&["trees", "db"]);
+    assert!(said.failed(3).starts_with("the journal in db/journal has no valid record"));
+    place.run(&["check", "db"]).failed(3);
 }

@@ -1,6 +1,9 @@
 //! `trees`, `report`, `check`, `journal` and `page` on a database in order.
 
-use std::process::{Child, Stdio};
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
 
 use serde_json::json;
 
@@ -51,17 +54,20 @@ fn check_of_a_database_in_order_is_clean() {
 #[test]
 fn journal_lists_the_records_of_a_killed_process() {
     let place = Place::new();
-    let mut child: Child =
-        place.command(&["demo-writer", "db"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut rows = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut command = place.command(&["demo-writer", "db"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut rows = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while line != "20\n" {
         line.clear();
-        assert!(std::io::BufRead::read_line(&mut rows, &mut line).unwrap() > 0);
+        assert!(rows.read_line(&mut line).unwrap() > 0);
     }
     child.kill().unwrap();
     child.wait().unwrap();
+    let before = files(&place.path("db"));
+    place.out(&["check", "db"]);
     let records = place.json(&["journal", "db"]);
+    assert!(files(&place.path("db")) == before, "what was killed is left as it is");
     assert!(records.len() > 20, "{}", records.len());
     let lsns: Vec<u64> = records.iter().map(|record| record["lsn"].as_u64().unwrap()).collect();
     assert!(lsns.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{lsns:?}");
@@ -93,7 +99,8 @@ fn page_shows_header_and_bytes() {
     );
     assert_eq!(page["bytes"]["hex"].as_str().unwrap().len(), 2 * 8192);
     assert_eq!(place.json(&["page", "db", "0"])[0]["kind"], "meta");
-    place.run(&["page", "db", "4000000000"]).failed(1);
+    let said = place.run(&["page", "db", "4000000000"]);
+    assert!(said.failed(4).starts_with("there is no page 4000000000; the data file has "));
 }
 
 #[test]
