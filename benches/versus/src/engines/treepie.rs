@@ -85,7 +85,8 @@ impl View for TreepieView<'_> {
 
 impl Batch for TreepieBatch<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.tree.insert(key, value)?)
+        self.tree.insert(key, value)?;
+        Ok(())
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<()> {

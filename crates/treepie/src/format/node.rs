@@ -42,7 +42,7 @@ use crate::{
 };
 
 use super::{
-    bytes::{get_u16, get_u32, get_u64},
+    bytes::{get_u16, get_u32, get_u64, put_u16},
     page::{self, PAGE_HEADER_SIZE, PageKind},
 };
 
@@ -123,6 +123,15 @@ pub fn head_of(suffix: &[u8]) -> u32 {
         *to = *from;
     }
     u32::from_be_bytes(head)
+}
+
+/// Makes a page an empty leaf: `page` is zero but for its page header.
+///
+/// # Panics
+/// If the page is larger than the largest page size.
+pub fn init_leaf(page: &mut [u8]) {
+    let page_size = u16::try_from(page.len()).expect("a page has at most 8 KiB");
+    put_u16(page, CELLS_START_OFFSET, page_size);
 }
 
 /// Where a value in a run is, as its leaf cell says it.
@@ -484,5 +493,33 @@ impl ByteSet {
             at += bits;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_leaf_is_valid_and_empty() {
+        for page_size in [4096, 8192] {
+            let mut page = vec![0; page_size];
+            page::init(&mut page, PageId(18), PageKind::Leaf, 0, TreeId::CATALOG);
+            assert!(validate(&page).is_err());
+            init_leaf(&mut page);
+            assert_eq!(validate(&page), Ok(()));
+            assert!(Leaf::new(&page).is_empty());
+        }
+    }
+
+    #[test]
+    fn lower_bound_equals_a_count_of_smaller_heads() {
+        for len in [0, 1, 2, 63, 64, 65, 127, 128, 129, 300, 815] {
+            let heads: Vec<_> = (0..len).map(|i: u32| (i / 3 * 2).to_le_bytes()).collect();
+            for head in 0..=len + 1 {
+                let expected = heads.iter().filter(|h| u32::from_le_bytes(**h) < head).count();
+                assert_eq!(lower_bound(&heads, head), expected, "{len} heads, {head}");
+            }
+        }
     }
 }

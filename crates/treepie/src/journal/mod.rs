@@ -55,10 +55,7 @@ use self::{
     writer::{Writer, group_len},
 };
 
-pub use self::{
-    cursor::TornTail,
-    reader::{JournalReader, StoredRecord},
-};
+pub use self::{cursor::TornTail, reader::JournalReader};
 
 /// A place in the history: a record and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,11 +56,6 @@ impl JournalReader {
         Ok(self)
     }
 
-    /// What was behind the last record, at the end.
-    pub fn torn_tail(&self) -> Option<&TornTail> {
-        self.cursor.torn_tail()
-    }
-
     fn read_next(&mut self) -> Result<Option<StoredRecord>> {
         while self.cursor.step()? {
             if self.cursor.last().0 < self.from {

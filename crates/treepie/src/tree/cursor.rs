@@ -80,6 +80,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
     ///
     /// # Errors
     /// As [`first`](Cursor::first).
+    #[allow(clippy::should_implement_trait, reason = "a cursor goes both ways, as BTreeMap's do")]
     #[inline]
     pub fn next(&mut self) -> Result<bool> {
         if !self.placed {

@@ -19,7 +19,7 @@ use crate::{
 use super::{
     search::{Path, leaf_at},
     slots::{self, Cell},
-    split::{NewEntry, make_room},
+    split::NewEntry,
     state::TreeState,
 };
 
@@ -38,37 +38,99 @@ impl Hint {
     }
 }
 
-/// Sets the value of `key`. Returns whether it had one.
-///
-/// # Errors
-/// [`KeyTooLong`](Error::KeyTooLong), [`ValueTooLong`](Error::ValueTooLong), and those of reading
-/// and changing pages.
-#[inline]
-pub fn insert<P: PageWrite>(
-    pages: &mut P,
-    state: &mut TreeState,
-    hint: &mut Hint,
-    key: &[u8],
-    value: &[u8],
-) -> Result<bool> {
-    let page_size = pages.page_size();
-    check_lens(key, value, page_size)?;
-    let inline = is_inline(key.len(), value.len(), page_size);
-    if let Some(leaf) = hint.last_leaf
-        && inline
-        && append(pages, leaf, key, value)?
-    {
-        state.entries += 1;
-        state.payload_len += (key.len() + value.len()) as u64;
-        return Ok(false);
+/// One tree in a write transaction, to be changed.
+#[derive(Debug)]
+pub struct Edit<'a, P> {
+    pub(super) pages: &'a mut P,
+    pub(super) state: &'a mut TreeState,
+    pub(super) hint: &'a mut Hint,
+}
+
+impl<'a, P: PageWrite> Edit<'a, P> {
+    /// Couples a tree with the pages of its transaction.
+    #[inline]
+    pub fn new(pages: &'a mut P, state: &'a mut TreeState, hint: &'a mut Hint) -> Edit<'a, P> {
+        Edit { pages, state, hint }
     }
-    if inline {
-        return put(pages, state, hint, key, value, false);
+
+    /// Sets the value of `key`. Returns whether it had one.
+    ///
+    /// # Errors
+    /// [`KeyTooLong`](Error::KeyTooLong), [`ValueTooLong`](Error::ValueTooLong), and those of reading
+    /// and changing pages.
+    #[inline]
+    pub fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
+        let page_size = self.pages.page_size();
+        check_lens(key, value, page_size)?;
+        let inline = is_inline(key.len(), value.len(), page_size);
+        if let Some(leaf) = self.hint.last_leaf
+            && inline
+            && append(self.pages, leaf, key, value)?
+        {
+            self.state.entries += 1;
+            self.state.payload_len += (key.len() + value.len()) as u64;
+            return Ok(false);
+        }
+        if inline {
+            return self.put(key, value, false);
+        }
+        let run = self.pages.allocate_run(self.state.id, value)?;
+        self.state.overflow_pages += overflow::page_count(value.len() as u64, page_size);
+        self.state.payload_len += (value.len() - OVERFLOW_VALUE_SIZE) as u64;
+        self.put(key, &encode_overflow(run, value.len() as u64), true)
     }
-    let run = pages.allocate_run(state.id, value)?;
-    state.overflow_pages += overflow::page_count(value.len() as u64, page_size);
-    state.payload_len += (value.len() - OVERFLOW_VALUE_SIZE) as u64;
-    put(pages, state, hint, key, &encode_overflow(run, value.len() as u64), true)
+
+    /// Sets what the leaf holds for `key`: its value, or where that is.
+    fn put(&mut self, key: &[u8], payload: &[u8], overflow: bool) -> Result<bool> {
+        let path = Path::find(self.pages, self.state, key)?;
+        let leaf = leaf_at(self.pages, path.leaf)?;
+        let (at, replaces) = match leaf.search(key) {
+            Ok(at) => (at, true),
+            Err(at) => (at, false),
+        };
+        let last = path.rightmost && at == leaf.len();
+        let new = NewEntry { key, payload, overflow, at, replaces, last };
+        self.state.payload_len += payload.len() as u64;
+        if replaces {
+            self.replace(path, &new)?;
+            return Ok(true);
+        }
+        self.state.entries += 1;
+        self.state.payload_len += key.len() as u64;
+        if let Some(suffix) = key.strip_prefix(leaf.prefix()) {
+            let cell = Cell { suffix, payload, overflow };
+            if slots::has_room(&leaf, &cell) {
+                slots::insert::<LEAF>(&mut self.pages.page_mut(path.leaf)?, at, &cell);
+                if last {
+                    self.hint.last_leaf = Some(path.leaf);
+                }
+                return Ok(false);
+            }
+        }
+        self.make_room(path, &new)?;
+        Ok(false)
+    }
+
+    fn replace(&mut self, path: Path, new: &NewEntry<'_>) -> Result<()> {
+        let old = leaf_at(self.pages, path.leaf)?.value(new.at);
+        self.release(OldValue::of(old))?;
+        let mut page = self.pages.page_mut(path.leaf)?;
+        let suffix = new.key.get(Leaf::new(page.bytes()).prefix().len()..).unwrap_or(&[]);
+        let cell = Cell { suffix, payload: new.payload, overflow: new.overflow };
+        if slots::replace::<LEAF>(&mut page, new.at, &cell) {
+            return Ok(());
+        }
+        self.make_room(path, new)
+    }
+
+    /// Counts a value as gone, and frees its run.
+    pub(super) fn release(&mut self, old: OldValue) -> Result<()> {
+        self.state.payload_len = self.state.payload_len.saturating_sub(old.len);
+        let Some(run) = old.run else { return Ok(()) };
+        let run_pages = overflow::page_count(old.len.min(VALUE_LEN_MAX), self.pages.page_size());
+        self.state.overflow_pages = self.state.overflow_pages.saturating_sub(run_pages);
+        self.pages.free_run(run, old.len)
+    }
 }
 
 fn check_lens(key: &[u8], value: &[u8], page_size: usize) -> Result<()> {
@@ -103,62 +165,6 @@ fn append<P: PageWrite>(pages: &mut P, leaf: PageId, key: &[u8], value: &[u8]) -
     Ok(true)
 }
 
-/// Sets what the leaf holds for `key`: its value, or where that is.
-fn put<P: PageWrite>(
-    pages: &mut P,
-    state: &mut TreeState,
-    hint: &mut Hint,
-    key: &[u8],
-    payload: &[u8],
-    overflow: bool,
-) -> Result<bool> {
-    let path = Path::find(pages, state, key)?;
-    let leaf = leaf_at(pages, path.leaf)?;
-    let (at, replaces) = match leaf.search(key) {
-        Ok(at) => (at, true),
-        Err(at) => (at, false),
-    };
-    let last = path.rightmost && at == leaf.len();
-    let new = NewEntry { key, payload, overflow, at, replaces, last };
-    state.payload_len += payload.len() as u64;
-    if replaces {
-        replace(pages, state, hint, path, &new)?;
-        return Ok(true);
-    }
-    state.entries += 1;
-    state.payload_len += key.len() as u64;
-    if let Some(suffix) = key.strip_prefix(leaf.prefix()) {
-        let cell = Cell { suffix, payload, overflow };
-        if slots::has_room(&leaf, &cell) {
-            slots::insert::<LEAF>(&mut pages.page_mut(path.leaf)?, at, &cell);
-            if last {
-                hint.last_leaf = Some(path.leaf);
-            }
-            return Ok(false);
-        }
-    }
-    make_room(pages, state, hint, path, &new)?;
-    Ok(false)
-}
-
-fn replace<P: PageWrite>(
-    pages: &mut P,
-    state: &mut TreeState,
-    hint: &mut Hint,
-    path: Path,
-    new: &NewEntry<'_>,
-) -> Result<()> {
-    let old = leaf_at(pages, path.leaf)?.value(new.at);
-    release(pages, state, OldValue::of(old))?;
-    let mut page = pages.page_mut(path.leaf)?;
-    let suffix = new.key.get(Leaf::new(page.bytes()).prefix().len()..).unwrap_or(&[]);
-    let cell = Cell { suffix, payload: new.payload, overflow: new.overflow };
-    if slots::replace::<LEAF>(&mut page, new.at, &cell) {
-        return Ok(());
-    }
-    make_room(pages, state, hint, path, new)
-}
-
 /// A value that leaves the tree.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OldValue {
@@ -173,17 +179,4 @@ impl OldValue {
             Value::Overflow(id, len) => OldValue { len, run: Some(id) },
         }
     }
-}
-
-/// Counts a value as gone, and frees its run.
-pub(super) fn release<P: PageWrite>(
-    pages: &mut P,
-    state: &mut TreeState,
-    old: OldValue,
-) -> Result<()> {
-    state.payload_len = state.payload_len.saturating_sub(old.len);
-    let Some(run) = old.run else { return Ok(()) };
-    let run_pages = overflow::page_count(old.len.min(VALUE_LEN_MAX), pages.page_size());
-    state.overflow_pages = state.overflow_pages.saturating_sub(run_pages);
-    pages.free_run(run, old.len)
 }

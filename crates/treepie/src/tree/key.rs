@@ -157,6 +157,18 @@ impl PartialEq<&[u8]> for Key<'_> {
     }
 }
 
+impl<const N: usize> PartialEq<[u8; N]> for Key<'_> {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        *self == other[..]
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Key<'_> {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        *self == other[..]
+    }
+}
+
 impl PartialOrd<[u8]> for Key<'_> {
     fn partial_cmp(&self, other: &[u8]) -> Option<Ordering> {
         Some(self.cmp(&Key::new(&[], other)))
@@ -207,6 +219,7 @@ mod tests {
                 }
             }
         }
+        assert_eq!(Key::new(b"a", b"b"), b"ab");
         assert_eq!(format!("{:?}", Key::new(b"a\"", b"\xff")), r#""a\"\xff""#);
     }
 }

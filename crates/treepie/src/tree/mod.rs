@@ -23,11 +23,11 @@ mod store;
 mod tests;
 mod walk;
 
-pub use check::{TreeDamage, TreeStatistics, check};
+pub use check::check;
 pub use cursor::Cursor;
-pub use insert::{Hint, insert};
+pub use insert::{Edit, Hint};
 pub use key::Key;
 pub use range::Range;
-pub use remove::{clear, drop_pages, remove};
+pub use remove::drop_pages;
 pub use search::{contains_key, first, get, last};
-pub use state::{TreeState, create, create_at};
+pub use state::{TreeState, create};

@@ -5,6 +5,8 @@
 //! most a quarter of a page, and a key that lacks the prefix of the others is the first or the
 //! last one, and may stand alone.
 
+use std::ops::Range;
+
 use crate::{
     error::Result,
     format::{
@@ -22,12 +24,12 @@ use crate::{
 
 use super::{
     key::Key,
-    slots::{Cell, to_u16},
+    slots::{self, Cell, to_u16},
 };
 
 /// Fewer keys than this get no prefix where they fit without: it saves them little, and the next
 /// key would often lack it.
-const PREFIX_COUNT_MIN: usize = 8;
+pub const PREFIX_COUNT_MIN: usize = 8;
 
 /// An entry with its whole key.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,13 @@ pub struct Fit {
     prefix_len: usize,
 }
 
+impl Fit {
+    /// Index of the first entry.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+}
+
 impl<'a, const KIND: usize> Pack<'a, KIND> {
     /// No entries yet.
     pub fn new(page_size: usize) -> Pack<'a, KIND> {
@@ -72,7 +81,7 @@ impl<'a, const KIND: usize> Pack<'a, KIND> {
     }
 
     /// Appends entries of a page.
-    pub fn extend(&mut self, node: &Node<'a, KIND>, range: std::ops::Range<usize>) {
+    pub fn extend(&mut self, node: &Node<'a, KIND>, range: Range<usize>) {
         for i in range {
             let key = Key::new(node.prefix(), node.suffix(i));
             let (payload, overflow) = if KIND == LEAF {
@@ -87,11 +96,6 @@ impl<'a, const KIND: usize> Pack<'a, KIND> {
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.items.len()
-    }
-
-    /// Entry `i`.
-    pub fn item(&self, i: usize) -> &Item<'a> {
-        &self.items[i]
     }
 
     /// How the entries from `start` to before `end` fit on one page, if they do.
@@ -175,6 +179,41 @@ impl<'a, const KIND: usize> Pack<'a, KIND> {
         page.write(PREFIX_LEN_OFFSET, &buf[PREFIX_LEN_OFFSET..arrays_end]);
         page.write(cells_start, &buf[cells_start..]);
         Ok(())
+    }
+
+    /// Inserts entries before entry `at` of a page as it is laid out: that changes fewer bytes than
+    /// laying all of it out. Returns false, with nothing changed, when there is no room for them.
+    ///
+    /// # Errors
+    /// Those of changing the page.
+    pub fn add<P: PageWrite>(
+        &self,
+        pages: &mut P,
+        id: PageId,
+        range: Range<usize>,
+        at: usize,
+    ) -> Result<bool> {
+        let Some(items) = self.items.get(range).filter(|items| !items.is_empty()) else {
+            return Ok(false);
+        };
+        let mut page = pages.page_mut(id)?;
+        let node = Node::<KIND>::new(page.bytes());
+        let prefix_len = node.prefix().len();
+        if !items.iter().all(|item| item.key.starts_with(node.prefix())) {
+            return Ok(false);
+        }
+        let lens = items
+            .iter()
+            .map(|item| array_size(KIND) + KIND + item.key.len() - prefix_len + item.payload.len());
+        if lens.sum::<usize>() > node.free_len() {
+            return Ok(false);
+        }
+        for (i, item) in items.iter().enumerate() {
+            let suffix = &item.key.without(prefix_len).to_vec();
+            let cell = Cell { suffix, payload: item.payload, overflow: item.overflow };
+            slots::insert::<KIND>(&mut page, at + i, &cell);
+        }
+        Ok(true)
     }
 
     /// Writes all but the page header into a zeroed buffer: cells in order, the last one at the

@@ -8,7 +8,7 @@ use crate::{
 };
 
 use super::{
-    insert::{Hint, OldValue, release},
+    insert::{Edit, OldValue},
     key::Key,
     pack::{Item, Pack},
     search::{Path, branch_at, leaf_at},
@@ -23,50 +23,89 @@ const JOIN_PART: usize = 3;
 /// split them again.
 const JOIN_SLACK_PART: usize = 16;
 
-/// Removes the entry of `key`. Returns whether there was one.
-///
-/// # Errors
-/// Those of reading and changing pages.
-pub fn remove<P: PageWrite>(
-    pages: &mut P,
-    state: &mut TreeState,
-    hint: &mut Hint,
-    key: &[u8],
-) -> Result<bool> {
-    let path = Path::find(pages, state, key)?;
-    let leaf = leaf_at(pages, path.leaf)?;
-    let Ok(at) = leaf.search(key) else { return Ok(false) };
-    release(pages, state, OldValue::of(leaf.value(at)))?;
-    state.payload_len = state.payload_len.saturating_sub(key.len() as u64);
-    state.entries = state.entries.saturating_sub(1);
-    let mut page = pages.page_mut(path.leaf)?;
-    slots::remove::<LEAF>(&mut page, at);
-    if path.len() > 0 && Leaf::new(page.bytes()).used_len() < page.bytes().len() / JOIN_PART {
-        hint.forget();
-        rebalance(pages, state, path)?;
+impl<P: PageWrite> Edit<'_, P> {
+    /// Removes the entry of `key`. Returns whether there was one.
+    ///
+    /// # Errors
+    /// Those of reading and changing pages.
+    pub fn remove(&mut self, key: &[u8]) -> Result<bool> {
+        let path = Path::find(self.pages, self.state, key)?;
+        let leaf = leaf_at(self.pages, path.leaf)?;
+        let Ok(at) = leaf.search(key) else { return Ok(false) };
+        self.release(OldValue::of(leaf.value(at)))?;
+        self.state.payload_len = self.state.payload_len.saturating_sub(key.len() as u64);
+        self.state.entries = self.state.entries.saturating_sub(1);
+        let mut page = self.pages.page_mut(path.leaf)?;
+        slots::remove::<LEAF>(&mut page, at);
+        if path.len() > 0 && Leaf::new(page.bytes()).used_len() < page.bytes().len() / JOIN_PART {
+            self.hint.forget();
+            self.rebalance(path)?;
+        }
+        Ok(true)
     }
-    Ok(true)
-}
 
-/// Joins pages that are too empty with a sibling, from the leaf of the path upwards, or fills them
-/// from it. Where neither can be done the page stays as it is: that costs space, not correctness.
-fn rebalance<P: PageWrite>(pages: &mut P, state: &mut TreeState, mut path: Path) -> Result<()> {
-    let (mut id, mut level) = (path.leaf, 0);
-    while let Some((parent, at)) = path.pop() {
-        let gone = if slots::is_empty(pages.page(id)?) {
-            Some((id, at))
-        } else if is_too_empty(pages, id, level)? {
-            join(pages, (id, level), (parent, at))?
-        } else {
-            return Ok(());
-        };
-        let Some((page, child)) = gone else { return Ok(()) };
-        pages.free(page)?;
-        state.uncount_page(level);
-        slots::remove_child(&mut pages.page_mut(parent)?, child);
-        (id, level) = (parent, level + 1);
+    /// Joins pages that are too empty with a sibling, from the leaf of the path upwards, or fills them
+    /// from it. Where neither can be done the page stays as it is: that costs space, not correctness.
+    fn rebalance(&mut self, mut path: Path) -> Result<()> {
+        let (mut id, mut level) = (path.leaf, 0);
+        while let Some((parent, at)) = path.pop() {
+            let gone = if slots::is_empty(self.pages.page(id)?) {
+                Some((id, at))
+            } else if is_too_empty(self.pages, id, level)? {
+                join(self.pages, (id, level), (parent, at))?
+            } else {
+                return Ok(());
+            };
+            let Some((page, child)) = gone else { return Ok(()) };
+            self.pages.free(page)?;
+            self.state.uncount_page(level);
+            slots::remove_child(&mut self.pages.page_mut(parent)?, child);
+            (id, level) = (parent, level + 1);
+        }
+        self.collapse()
     }
-    collapse(pages, state)
+
+    /// Moves the content of the root's only child into the root, as long as it has but one.
+    fn collapse(&mut self) -> Result<()> {
+        while self.state.depth > 1 {
+            let root = branch_at(self.pages, self.state.root, self.state.root_level())?;
+            let child = root.child(0);
+            let child_level = self.state.root_level() - 1;
+            match root.len() {
+                0 => {
+                    self.state.uncount_page(self.state.root_level());
+                    self.state.count_page(0);
+                    self.state.depth = 1;
+                    slots::reset(&mut self.pages.page_mut(self.state.root)?, 0);
+                    return Ok(());
+                }
+                1 => {}
+                _ => return Ok(()),
+            }
+            let copy = match child_level {
+                0 => leaf_at(self.pages, child)?.page().to_vec(),
+                level => branch_at(self.pages, child, level)?.page().to_vec(),
+            };
+            slots::copy_node(&mut self.pages.page_mut(self.state.root)?, &copy);
+            self.pages.free(child)?;
+            self.state.uncount_page(self.state.root_level());
+            self.state.depth -= 1;
+        }
+        Ok(())
+    }
+
+    /// Removes all entries; the root stays, as an empty leaf. Leaves are read only if the tree has
+    /// values in runs.
+    ///
+    /// # Errors
+    /// Those of reading and freeing pages.
+    pub fn clear(&mut self) -> Result<()> {
+        self.hint.forget();
+        free_below(self.pages, self.state, self.state.root, self.state.root_level())?;
+        slots::reset(&mut self.pages.page_mut(self.state.root)?, 0);
+        *self.state = TreeState::empty(self.state.id, self.state.root);
+        Ok(())
+    }
 }
 
 fn is_too_empty<P: PageWrite>(pages: &P, id: PageId, level: u8) -> Result<bool> {
@@ -129,48 +168,6 @@ fn join_pack<P: PageWrite, const KIND: usize>(
     }
     spread(pages, pack, place, (left, right))?;
     Ok(false)
-}
-
-/// Moves the content of the root's only child into the root, as long as it has but one.
-fn collapse<P: PageWrite>(pages: &mut P, state: &mut TreeState) -> Result<()> {
-    while state.depth > 1 {
-        let root = branch_at(pages, state.root, state.root_level())?;
-        let child = root.child(0);
-        let child_level = state.root_level() - 1;
-        match root.len() {
-            0 => {
-                state.uncount_page(state.root_level());
-                state.count_page(0);
-                state.depth = 1;
-                slots::reset(&mut pages.page_mut(state.root)?, 0);
-                return Ok(());
-            }
-            1 => {}
-            _ => return Ok(()),
-        }
-        let copy = match child_level {
-            0 => leaf_at(pages, child)?.page().to_vec(),
-            level => branch_at(pages, child, level)?.page().to_vec(),
-        };
-        slots::copy_node(&mut pages.page_mut(state.root)?, &copy);
-        pages.free(child)?;
-        state.uncount_page(state.root_level());
-        state.depth -= 1;
-    }
-    Ok(())
-}
-
-/// Removes all entries; the root stays, as an empty leaf. Leaves are read only if the tree has
-/// values in runs.
-///
-/// # Errors
-/// Those of reading and freeing pages.
-pub fn clear<P: PageWrite>(pages: &mut P, state: &mut TreeState, hint: &mut Hint) -> Result<()> {
-    hint.forget();
-    free_below(pages, state, state.root, state.root_level())?;
-    slots::reset(&mut pages.page_mut(state.root)?, 0);
-    *state = TreeState::empty(state.id, state.root);
-    Ok(())
 }
 
 /// Frees all pages of a tree, its root too: the tree is no more.

@@ -3,6 +3,8 @@
 //! The arrays of a page are dense, so an entry moves what is behind it; its cell goes below the
 //! lowest one. The bytes of a removed cell stay as dead bytes until the page is built again.
 
+use std::ops::Range;
+
 use crate::{
     format::{
         bytes::{put_u16, put_u32},
@@ -141,6 +143,33 @@ pub fn remove<const KIND: usize>(page: &mut PageMut<'_>, at: usize) {
         page.shift(from + CHILD_SIZE, from - gap, CHILD_SIZE * behind);
     }
     set_counts(page, count - 1, start, dead_len);
+}
+
+/// Removes entries, and moves the lowest cells into the holes as far as they fit there, so that
+/// what the entries took is free again: with values of one size, all of it.
+pub fn remove_range<const KIND: usize>(page: &mut PageMut<'_>, range: Range<usize>) {
+    let node = Node::<KIND>::new(page.bytes());
+    let mut holes: Vec<_> =
+        range.clone().map(|i| (node.cell_offset(i), node.cell_len(i))).collect();
+    range.rev().for_each(|i| remove::<KIND>(page, i));
+    loop {
+        let node = Node::<KIND>::new(page.bytes());
+        let (count, start, dead_len) = (node.len(), node.cells_start(), node.dead_len());
+        holes.retain(|hole| hole.0 >= start && hole.1 > 0);
+        let freed_len = if let Some(hole) = holes.iter().find(|hole| hole.0 == start) {
+            hole.1
+        } else {
+            let Some(lowest) = (0..count).find(|&i| node.cell_offset(i) == start) else { return };
+            let len = node.cell_len(lowest);
+            let Some(hole) = holes.iter_mut().find(|hole| hole.1 >= len) else { return };
+            let entry = node.heads_offset() + HEAD_SIZE * count + OFFSET_SIZE * lowest;
+            page.shift(start, hole.0, len);
+            page.write(entry, &to_u16(hole.0).to_le_bytes());
+            *hole = (hole.0 + len, hole.1 - len);
+            len
+        };
+        set_counts(page, count, start + freed_len, dead_len - freed_len);
+    }
 }
 
 /// Removes child `at` of a branch. The first child has no separator: the one behind it loses its.

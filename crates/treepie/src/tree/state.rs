@@ -21,15 +21,6 @@ pub fn create<P: PageWrite>(pages: &mut P, id: TreeId) -> Result<TreeState> {
     Ok(TreeState::empty(id, root))
 }
 
-/// Makes a new page, which has nothing but its header, the root of an empty tree.
-///
-/// # Errors
-/// Those of changing the page.
-pub fn create_at<P: PageWrite>(pages: &mut P, root: PageId) -> Result<()> {
-    slots::reset(&mut pages.page_mut(root)?, 0);
-    Ok(())
-}
-
 impl TreeState {
     /// The state of an empty tree whose root is the leaf `root`.
     #[must_use]

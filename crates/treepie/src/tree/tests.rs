@@ -13,8 +13,8 @@ use crate::{
 };
 
 use super::{
-    Cursor, Hint, Key, Range, TreeState, check, clear, contains_key, create, drop_pages, first,
-    get, insert, last, range::prefix_end, remove, store::MemoryStore,
+    Cursor, Edit, Hint, Key, Range, TreeState, check, contains_key, create, drop_pages, first, get,
+    last, range::prefix_end, store::MemoryStore,
 };
 
 /// A small generator of random numbers (splitmix64).
@@ -112,13 +112,14 @@ impl Harness {
 
     fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
         let (store, state, hint) = (&mut self.store, &mut self.state, &mut self.hint);
-        let was_there = insert(store, state, hint, &key, &value).expect("memory does not fail");
+        let was_there =
+            Edit::new(store, state, hint).insert(&key, &value).expect("memory does not fail");
         assert_eq!(was_there, self.model.insert(key, value).is_some());
     }
 
     fn remove(&mut self, key: &[u8]) {
         let (store, state, hint) = (&mut self.store, &mut self.state, &mut self.hint);
-        let was_there = remove(store, state, hint, key).expect("memory does not fail");
+        let was_there = Edit::new(store, state, hint).remove(key).expect("memory does not fail");
         assert_eq!(was_there, self.model.remove(key).is_some());
     }
 
@@ -248,7 +249,9 @@ impl Harness {
     }
 
     fn clear(&mut self) {
-        clear(&mut self.store, &mut self.state, &mut self.hint).expect("memory does not fail");
+        Edit::new(&mut self.store, &mut self.state, &mut self.hint)
+            .clear()
+            .expect("memory does not fail");
         self.model.clear();
     }
 }
@@ -352,8 +355,10 @@ fn limits_of_key_and_value_are_errors() {
     let mut harness = Harness::new(4096, 1, KEYS[0].1);
     let (store, state, hint) = (&mut harness.store, &mut harness.state, &mut harness.hint);
     let longest = vec![1; key_len_max(4096)];
-    assert!(!insert(store, state, hint, &longest, b"").expect("the longest key is allowed"));
-    let error = insert(store, state, hint, &[&longest[..], &[0]].concat(), b"");
+    assert!(
+        !Edit::new(store, state, hint).insert(&longest, b"").expect("the longest key is allowed")
+    );
+    let error = Edit::new(store, state, hint).insert(&[&longest[..], &[0]].concat(), b"");
     assert!(matches!(error, Err(crate::Error::KeyTooLong { len: 977, max: 976 })));
     harness.model.insert(longest, vec![]);
     harness.check();
@@ -393,6 +398,37 @@ fn random_insertion_leaves_pages_four_fifths_full() {
 fn leaf_fill(harness: &Harness) -> f64 {
     let (found, _) = check(&harness.store, &harness.state, &mut |_, _| true);
     found.leaf_fill(harness.page_size)
+}
+
+#[test]
+fn an_insertion_changes_few_bytes() {
+    let mut harness = Harness::new(8192, 5, KEYS[0].1);
+    for i in 0..40 {
+        harness.store.take_changed_len();
+        harness.insert(format!("{:016}", i * 7919 % 41).into_bytes(), vec![3; 150]);
+        let changed_len = harness.store.take_changed_len();
+        // The header, the cell, half of the heads and all offsets, each up to a block more.
+        let limit = 16 + (172 + 30) + (4 * i + 30) + (2 * i + 30);
+        assert!(changed_len <= limit, "entry {i} changed {changed_len} bytes");
+    }
+    harness.insert(format!("{:016}", 7919 % 41).into_bytes(), vec![4; 150]);
+    let changed_len = harness.store.take_changed_len();
+    assert!(changed_len <= 176, "an overwrite changed {changed_len} bytes");
+    harness.check();
+}
+
+/// Prints what random insertion writes, when each is a transaction of its own.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn rates_of_changed_bytes() {
+    let mut harness = Harness::new(8192, 5, KEYS[0].1);
+    let mut changed_len = 0;
+    for _ in 0..20_000 {
+        let key = harness.random.bytes(24);
+        harness.insert(key, vec![3; 150]);
+        changed_len += harness.store.take_changed_len();
+    }
+    println!("{} bytes change in one insertion", changed_len / 20_000);
 }
 
 #[test]
@@ -536,6 +572,26 @@ fn check_reports_all_damage() {
     assert!(damage.iter().any(|d| d.page == harness.state.root), "{damage:?}");
 }
 
+/// Prints the cost of validating a leaf, and of reading it whole.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn rates_of_validation() {
+    let mut harness = Harness::new(8192, 5, KEYS[0].1);
+    for _ in 0..2000 {
+        let key = harness.random.bytes(24);
+        harness.insert(key, vec![3; 150]);
+    }
+    for id in [first_leaf(&harness), harness.state.root] {
+        let page = harness.store.page(id).expect("a page");
+        let start = std::time::Instant::now();
+        for _ in 0..100_000 {
+            node::validate(std::hint::black_box(page)).expect("a valid page");
+        }
+        let entries = Leaf::new(page).len();
+        println!("{} ns, {entries} entries", start.elapsed().as_nanos() / 100_000);
+    }
+}
+
 /// Key `i` of a measurement, in `buf`: computed, so that the keys cost no misses of memory.
 fn measured_key(name: &str, i: usize, buf: &mut [u8; 24]) {
     if name == "random" {
@@ -578,7 +634,7 @@ fn measure(count: usize, name: &str, ascending: bool) {
     let start = Instant::now();
     for &i in &order {
         measured_key(name, i, &mut key);
-        insert(&mut store, &mut state, &mut hint, &key, &[5; 150]).expect("memory");
+        Edit::new(&mut store, &mut state, &mut hint).insert(&key, &[5; 150]).expect("memory");
     }
     println!("  insert {:.0} ns", ns(start, count));
     let (found, _) = check(&store, &state, &mut |_, _| true);
@@ -593,7 +649,7 @@ fn measure(count: usize, name: &str, ascending: bool) {
     let start = Instant::now();
     for _ in 0..1_000_000 {
         measured_key(name, random.below(count), &mut key);
-        insert(&mut store, &mut state, &mut hint, &key, &[6; 150]).expect("memory");
+        Edit::new(&mut store, &mut state, &mut hint).insert(&key, &[6; 150]).expect("memory");
     }
     println!("  overwrite {:.0} ns", ns(start, 1_000_000));
     let times = 4_000_000 / count;
@@ -616,7 +672,7 @@ fn measure(count: usize, name: &str, ascending: bool) {
     let start = Instant::now();
     for &i in &order {
         measured_key(name, i, &mut key);
-        assert!(remove(&mut store, &mut state, &mut hint, &key).expect("memory"));
+        assert!(Edit::new(&mut store, &mut state, &mut hint).remove(&key).expect("memory"));
     }
     println!("  remove {:.0} ns", ns(start, count));
 }

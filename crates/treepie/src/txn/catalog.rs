@@ -10,7 +10,7 @@ use crate::{
     ids::TreeId,
     limits::TREE_NAME_LEN_MAX,
     pager::access::{PageRead, PageWrite},
-    tree::{self, Hint, TreeState},
+    tree::{self, Edit, Hint, TreeState},
 };
 
 /// Key of the catalog's entry about itself.
@@ -71,8 +71,12 @@ impl Catalog {
         let state = TreeState::empty(TreeId::CATALOG, CATALOG_ROOT);
         let mut new = Catalog { state, next_tree: FIRST_TREE, hint: Hint::default() };
         let blank = catalog::encode_own(&state, FIRST_TREE);
-        tree::insert(pages, &mut new.state, &mut new.hint, OWN_KEY, &blank)?;
+        new.edit(pages).insert(OWN_KEY, &blank)?;
         Ok(new)
+    }
+
+    fn edit<'a, P: PageWrite>(&'a mut self, pages: &'a mut P) -> Edit<'a, P> {
+        Edit::new(pages, &mut self.state, &mut self.hint)
     }
 
     /// The state of the catalog itself.
@@ -116,7 +120,7 @@ impl Catalog {
         state: &TreeState,
     ) -> Result<()> {
         let entry = state.encode();
-        tree::insert(pages, &mut self.state, &mut self.hint, name, &entry).map(|_| ())
+        self.edit(pages).insert(name, &entry).map(|_| ())
     }
 
     /// Removes the entry of a tree.
@@ -124,7 +128,7 @@ impl Catalog {
     /// # Errors
     /// Those of writing pages.
     pub fn remove<P: PageWrite>(&mut self, pages: &mut P, name: &[u8]) -> Result<bool> {
-        tree::remove(pages, &mut self.state, &mut self.hint, name)
+        self.edit(pages).remove(name)
     }
 
     /// Writes the catalog's entry about itself, after everything else: it has the length that it
@@ -135,7 +139,7 @@ impl Catalog {
     pub fn put_own<P: PageWrite>(&mut self, pages: &mut P) -> Result<()> {
         let before = self.state;
         let entry = catalog::encode_own(&self.state, self.next_tree);
-        tree::insert(pages, &mut self.state, &mut self.hint, OWN_KEY, &entry)?;
+        self.edit(pages).insert(OWN_KEY, &entry)?;
         assert_eq!(before, self.state, "overwriting the catalog's own entry changed its shape");
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::{
         bitmap::{bit_position, bitmap_page, is_fixed, pages_per_group},
         blocks::ChangedBlocks,
         checksum::crc32_change,
-        overflow,
+        node, overflow,
         page::{self, PageKind},
         record::RecordBuilder,
     },
@@ -104,9 +104,12 @@ impl TxnPages {
         self.add_group()
     }
 
-    /// Makes the page `id`, which is used in the space map already, as a new page.
-    pub fn create_page(&mut self, id: PageId, kind: PageKind, tree: TreeId) -> Result<()> {
-        self.insert_new(id, kind, 0, tree)
+    /// Makes the page `id`, which is used in the space map already, an empty leaf.
+    pub fn create_leaf(&mut self, id: PageId, tree: TreeId) -> Result<()> {
+        self.insert_new(id, PageKind::Leaf, 0, tree)?;
+        let dirty = self.dirty.get_mut(&id).expect("it was just put there");
+        node::init_leaf(dirty.frame.bytes_mut());
+        Ok(())
     }
 
     fn insert_new(&mut self, id: PageId, kind: PageKind, level: u8, tree: TreeId) -> Result<()> {

@@ -226,7 +226,7 @@ impl<'s> Tree<'s> {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn first(&self) -> Result<Option<(Key<'s>, &'s [u8])>> {
-        self.iter().next().transpose()
+        tree::first(self.pages, &self.state)
     }
 
     /// The entry with the highest key.
@@ -234,7 +234,7 @@ impl<'s> Tree<'s> {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn last(&self) -> Result<Option<(Key<'s>, &'s [u8])>> {
-        self.iter().next_back().transpose()
+        tree::last(self.pages, &self.state)
     }
 
     /// All entries in the order of their keys.

@@ -4,7 +4,7 @@ use std::ops::RangeBounds;
 
 use crate::{
     error::{Error, Result},
-    tree::{self, Key, Range},
+    tree::{self, Edit, Key, Range},
 };
 
 use super::{pages::TxnPages, snapshot::borrowed_bounds, write::OpenTree};
@@ -32,8 +32,7 @@ impl<'t> TreeMut<'t> {
     /// [`Error::KeyTooLong`], [`Error::ValueTooLong`]: nothing was changed. [`Error::Corrupt`],
     /// [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
-        let OpenTree { state, hint, .. } = &mut *self.open;
-        let result = tree::insert(self.pages, state, hint, key.as_ref(), value.as_ref());
+        let result = self.edit().insert(key.as_ref(), value.as_ref());
         self.note(result)
     }
 
@@ -42,8 +41,7 @@ impl<'t> TreeMut<'t> {
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let OpenTree { state, hint, .. } = &mut *self.open;
-        let result = tree::remove(self.pages, state, hint, key.as_ref());
+        let result = self.edit().remove(key.as_ref());
         self.note(result)
     }
 
@@ -52,9 +50,14 @@ impl<'t> TreeMut<'t> {
     /// # Errors
     /// As [`remove`](TreeMut::remove).
     pub fn clear(&mut self) -> Result<()> {
-        let OpenTree { state, hint, .. } = &mut *self.open;
-        let result = tree::clear(self.pages, state, hint);
+        let result = self.edit().clear();
         self.note(result)
+    }
+
+    #[inline]
+    fn edit(&mut self) -> Edit<'_, TxnPages> {
+        let OpenTree { state, hint, .. } = &mut *self.open;
+        Edit::new(self.pages, state, hint)
     }
 
     /// An operation that failed for what the disk or memory did has stopped half-way.
@@ -100,7 +103,7 @@ impl<'t> TreeMut<'t> {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn first(&self) -> Result<Option<(Key<'_>, &[u8])>> {
-        self.iter().next().transpose()
+        tree::first(self.pages, &self.open.state)
     }
 
     /// The entry with the highest key.
@@ -108,7 +111,7 @@ impl<'t> TreeMut<'t> {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn last(&self) -> Result<Option<(Key<'_>, &[u8])>> {
-        self.iter().next_back().transpose()
+        tree::last(self.pages, &self.open.state)
     }
 
     /// All entries in the order of their keys.

@@ -369,13 +369,10 @@ fn publish(core: &Core, point: CommitPoint) {
 }
 
 fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {
-    use crate::{
-        format::{bitmap::CATALOG_ROOT, page::PageKind},
-        ids::TreeId,
-    };
+    use crate::{format::bitmap::CATALOG_ROOT, ids::TreeId};
+
     pages.create_first_group()?;
-    pages.create_page(CATALOG_ROOT, PageKind::Leaf, TreeId::CATALOG)?;
-    tree::create_at(pages, CATALOG_ROOT)?;
+    pages.create_leaf(CATALOG_ROOT, TreeId::CATALOG)?;
     Catalog::create(pages)
 }
 
