@@ -114,7 +114,7 @@ pub fn objects(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// All files below a folder with their content.
+/// All files below a folder with their content, but the lock, which names the process.
 pub fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -123,7 +123,7 @@ pub fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             let path = item.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if !path.ends_with("lock") {
                 let content = fs::read(&path).unwrap();
                 all.push((path, content));
             }
