@@ -103,7 +103,8 @@ impl Loading<'_> {
                 stored,
                 fault,
             })?;
-            loaded.batches += 1;
+            // The end of the file comes to light in a batch of its own when the rows fill the others.
+            loaded.batches += u64::from(loaded.rows > stored);
             if is_last {
                 return Ok(loaded);
             }
@@ -155,9 +156,9 @@ impl Progress {
         let bar = io::stderr().is_terminal().then(|| {
             let (bar, template) = match len {
                 Some(len) => {
-                    (ProgressBar::new(len), "{wide_bar} {bytes}/{total_bytes} {msg} {eta} left")
+                    (ProgressBar::new(len), "{wide_bar} {bytes}/{total_bytes}, {msg}, {eta} left")
                 }
-                None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg}"),
+                None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}"),
             };
             let style =
                 ProgressStyle::with_template(template).expect("the template is well-formed");

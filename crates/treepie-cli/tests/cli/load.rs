@@ -18,10 +18,10 @@ fn tsv_file_fills_a_tree_in_batches() {
 #[test]
 fn json_tells_rows_and_batches() {
     let place = Place::new();
-    place.file("rows.tsv", "a\t1\nb\t2\na\t3\n");
+    place.file("rows.tsv", "a\t1\nb\t2\na\t3\nc\t4\n");
     let loaded = place.json(&["load", "db", "t", "rows.tsv", "--batch", "2"]);
     let part = ["rows", "new", "replaced", "batches"].map(|name| loaded[0][name].clone());
-    assert_eq!(part, [json!(3), json!(2), json!(1), json!(2)]);
+    assert_eq!(part, [json!(4), json!(3), json!(1), json!(2)]);
     assert!(loaded[0]["lsn"].as_u64() >= Some(2));
     assert_eq!(place.out(&["get", "db", "t", "a"]), "3\n");
 }
