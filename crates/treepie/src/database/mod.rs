@@ -239,6 +239,7 @@ impl Shared {
             let page_count = core.writer.lock().space.page_count();
             core.pager.shrink(page_count)?;
         }
+        core.journal.shrink()?;
         Ok(())
     }
 

@@ -214,6 +214,21 @@ impl Journal {
         self.shared.trim(checkpointed)
     }
 
+    /// Gives back to the file system what waits for records to come: spares, and the end of the
+    /// newest segment. Everything must be durable; the next append begins a new segment.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io); the journal is still whole.
+    ///
+    /// # Panics
+    /// If records are not synced.
+    pub fn shrink(&self) -> Result<()> {
+        let writer = self.shared.writer.lock();
+        assert_eq!(writer.synced, writer.last.lsn, "records are not synced");
+        drop(writer);
+        self.shared.shrink()
+    }
+
     /// Bytes of journal behind `lsn`, at most some 64 KiB too many.
     pub fn bytes_after(&self, lsn: Lsn) -> u64 {
         self.shared.marks.lock().behind(lsn)

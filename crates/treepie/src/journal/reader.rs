@@ -8,7 +8,7 @@ use std::{
 
 use crate::{disk::Disk, error::Result, ids::Lsn};
 
-use super::cursor::{Cursor, Expected, TornTail};
+use super::cursor::{Cursor, Expected};
 
 /// A record as it is stored, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]

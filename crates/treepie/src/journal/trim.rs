@@ -55,6 +55,28 @@ impl Shared {
         Ok(())
     }
 
+    /// See [`Journal::shrink`](super::Journal::shrink).
+    pub fn shrink(&self) -> Result<()> {
+        let _turn = self.trim_turn.lock();
+        let (disk, dir) = (&self.config.disk, &self.config.dir);
+        let spares = std::mem::take(&mut self.shelf.lock().spares);
+        for spare in spares {
+            let path = dir.join(spare.name());
+            disk.remove(&path).map_err(Error::io("remove", path))?;
+        }
+        let mut writer = self.writer.lock();
+        let Some(current) = writer.current.take().filter(|current| current.offset > 0) else {
+            return Ok(());
+        };
+        current.file.set_len(current.offset).map_err(Error::io("shorten", &current.path))?;
+        let mut shelf = self.shelf.lock();
+        let first = current.header.first_lsn;
+        if let Some(live) = shelf.segments.iter_mut().find(|live| live.first == first) {
+            (live.len, live.used) = (current.offset, current.offset);
+        }
+        Ok(())
+    }
+
     /// Spares from when segments were shorter would never be used, and take the place of longer ones.
     fn drop_short_spares(&self, next_len: u64) -> Result<()> {
         let mut short = Vec::new();

@@ -22,6 +22,8 @@ use super::{
 
 /// A group longer than this goes out in several writes, so that the buffer stays bounded, in bytes.
 const BUFFER_LEN_MAX: usize = 4 << 20;
+/// A record of this length or more is written from where it is, in bytes.
+const DIRECT_LEN_MIN: usize = 256 << 10;
 
 /// Where the next group goes.
 #[derive(Debug)]
@@ -119,16 +121,30 @@ impl Output<'_> {
             lsn: record.lsn,
         };
         self.buf.extend_from_slice(&frame.encode(record.checksum()));
-        let mut rest = record.bytes();
-        while self.buf.len() + rest.len() > BUFFER_LEN_MAX {
-            let (head, behind) = rest.split_at(BUFFER_LEN_MAX.saturating_sub(self.buf.len()));
-            self.buf.extend_from_slice(head);
-            rest = behind;
-            self.flush(self.buf.len() / JOURNAL_BLOCK_SIZE * JOURNAL_BLOCK_SIZE)?;
-        }
+        let rest = match record.bytes() {
+            bytes if bytes.len() < DIRECT_LEN_MIN => bytes,
+            bytes => self.push_direct(bytes)?,
+        };
         self.buf.extend_from_slice(rest);
         self.buf.resize(self.buf.len().next_multiple_of(8), 0);
+        if self.buf.len() > BUFFER_LEN_MAX {
+            self.flush(self.buf.len() / JOURNAL_BLOCK_SIZE * JOURNAL_BLOCK_SIZE)?;
+        }
         Ok(())
+    }
+
+    /// Writes the whole blocks of a long record from where they are, and returns what is left.
+    fn push_direct<'r>(&mut self, bytes: &'r [u8]) -> Result<&'r [u8]> {
+        let begun = self.buf.len() % JOURNAL_BLOCK_SIZE;
+        let (head, rest) = bytes.split_at((JOURNAL_BLOCK_SIZE - begun) % JOURNAL_BLOCK_SIZE);
+        self.buf.extend_from_slice(head);
+        self.flush(self.buf.len())?;
+        let (blocks, rest) = rest.split_at(rest.len() / JOURNAL_BLOCK_SIZE * JOURNAL_BLOCK_SIZE);
+        let offset = self.current.offset + self.written;
+        let write = self.current.file.write_at(offset, blocks);
+        write.map_err(Error::io("write", &self.current.path))?;
+        self.written += blocks.len() as u64;
+        Ok(rest)
     }
 
     fn finish(&mut self) -> Result<()> {
