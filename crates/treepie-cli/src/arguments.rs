@@ -40,7 +40,7 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what the engine does, on the table of Unicode characters (about ten seconds)
+    /// Show what the engine does, on the table of Unicode characters (a few seconds)
     Demo(Demo),
     /// Fill a tree from a file; makes the database and the tree when they are missing
     Load(Load),
@@ -122,7 +122,7 @@ pub enum Format {
 Empty lines are skipped, and a carriage return at the end of a line is not part of it. Where a key
 comes twice, the last one stays. Each batch is one transaction: it is durable before the next
 begins. A damaged line ends the command; it is told with its number, nothing of its batch is
-stored, and everything before it is.")]
+stored, and everything before that batch is.")]
 pub struct Load {
     /// Folder of the database
     #[arg(value_name = "DB")]
