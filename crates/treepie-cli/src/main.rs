@@ -1,6 +1,71 @@
-//! The `treepie` command.
+//! The `treepie` command: looks into, fills and checks databases, and demonstrates the engine.
+//!
+//! `arguments` says what can be asked; one file of `commands` answers it; `failure` has the exit
+//! codes, `notation` how bytes are written.
 
-#[allow(dead_code, reason = "the demonstration reads the table; its tests already do")]
+mod arguments;
+mod commands;
+mod demo;
+mod failure;
+mod log;
+mod notation;
+mod output;
+mod rows;
+mod time;
 mod unicode;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use failure::Result;
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    log::start(arguments.verbose);
+    let mut output = Output::new(arguments.json);
+    match run(&arguments.command, &mut output).and_then(|()| output.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was printed before, such as the list of problems, comes before the error. The
+            // error says more than a failure to print that list would.
+            let _ = output.flush();
+            failure.print(arguments.json);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: &Command, output: &mut Output) -> Result<()> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments, output),
+        Command::DemoWriter(arguments) => demo::writer::run(&arguments.db),
+        Command::Load(arguments) => commands::load::run(arguments, output),
+        Command::Get(arguments) => commands::entry::get(arguments, output),
+        Command::Put(arguments) => commands::entry::put(arguments, output),
+        Command::Delete(arguments) => commands::entry::delete(arguments, output),
+        Command::Scan(arguments) => commands::scan::run(arguments, output),
+        Command::Trees(arguments) => commands::trees::run(&arguments.db, output),
+        Command::Report(arguments) => commands::report::run(&arguments.db, output),
+        Command::Check(arguments) => commands::check::run(&arguments.db, output),
+        Command::Journal(arguments) => commands::journal::run(arguments, output),
+        Command::Page(arguments) => commands::page::run(arguments, output),
+    }
+}
+
+/// Help and version are printed as they are; errors as JSON when --json is among the arguments.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        failure::print_usage_error(&error.to_string());
+    } else {
+        // Nobody is left to tell that nobody is left to be told.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

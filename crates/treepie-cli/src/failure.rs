@@ -1,0 +1,164 @@
+//! Failures: what the command ends with when it does not do what was asked, and the exit codes.
+//!
+//! | Code | Meaning                                                 |
+//! |-----:|---------------------------------------------------------|
+//! |    0 | Done                                                    |
+//! |    1 | Error of use, of input, or of the system                |
+//! |    2 | Bad arguments                                           |
+//! |    3 | Damage found in a database                              |
+//! |    4 | Not found: the database, the tree, the key, or the page |
+//! |    5 | The database is open in another process                 |
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use serde::Serialize;
+use treepie::Error;
+
+use crate::{
+    notation::{Notation, NotationError},
+    rows::RowFault,
+};
+
+/// Result of a command.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] Error),
+    /// A file of the user's own, or a process, could not be used.
+    #[error("cannot {action} {file}: {source}", file = file.display())]
+    Io {
+        /// The call, as a verb.
+        action: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Standard output could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// An argument is not in the notation that was asked for.
+    #[error("{what}: {source}")]
+    Argument {
+        /// Which argument.
+        what: &'static str,
+        /// What is wrong with it.
+        source: NotationError,
+    },
+    /// A line of the input could not be stored.
+    #[error("line {line} of {file}: {fault}; the {stored} rows before its batch are stored", file = file.display())]
+    Row {
+        /// The input.
+        file: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// Rows of the batches before, which are durable.
+        stored: u64,
+        /// What is wrong with it.
+        fault: RowFault,
+    },
+    /// The key has no value.
+    #[error("the tree \"{}\" has no key \"{}\"; `scan` lists its keys", Notation::Text.show(tree), Notation::Text.show(key))]
+    NoKey {
+        /// The tree.
+        tree: Vec<u8>,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// The data file ends before the page.
+    #[error("there is no page {page}; the data file has {page_count} pages, counted from 0")]
+    NoPage {
+        /// The page that was asked for.
+        page: u32,
+        /// Pages of the data file.
+        page_count: u64,
+    },
+    /// A check found damage, and has listed it.
+    #[error("{count} problems found; restore the database from a backup")]
+    Damaged {
+        /// How many.
+        count: usize,
+    },
+    /// A demonstration did not show what it promises.
+    #[error("the demonstration failed: {0}")]
+    Demo(String),
+}
+
+/// A failure as a line of JSON.
+#[derive(Serialize)]
+struct JsonFailure {
+    error: String,
+    code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<u64>,
+}
+
+impl Failure {
+    /// Builds the adapter for `map_err` that gives a failed call its context.
+    pub fn io(action: &'static str, file: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Failure {
+        let file = file.into();
+        move |source| Failure::Io { action, file, source }
+    }
+
+    /// The exit code, as in the table of this file.
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Engine(error) => engine_code(error),
+            Failure::Row { fault: RowFault::Engine(error), .. } => engine_code(error),
+            Failure::Argument { .. } => 2,
+            Failure::Damaged { .. } => 3,
+            Failure::NoKey { .. } | Failure::NoPage { .. } => 4,
+            Failure::Io { .. } | Failure::Output(_) | Failure::Row { .. } | Failure::Demo(_) => 1,
+        }
+    }
+
+    /// Whether the reader of standard output has gone: nobody is left to tell anything.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Tells the failure on standard error, in one line.
+    pub fn print(&self, json: bool) {
+        let (line, stored) = match self {
+            Failure::Row { line, stored, .. } => (Some(*line), Some(*stored)),
+            _ => (None, None),
+        };
+        print_error(
+            json,
+            &JsonFailure { error: self.to_string(), code: self.code(), line, stored },
+        );
+    }
+}
+
+/// Tells on standard error that the arguments make no sense, with `text` from their parser.
+pub fn print_usage_error(text: &str) {
+    let error = text.trim().trim_start_matches("error: ").replace('\n', " ");
+    print_error(true, &JsonFailure { error, code: 2, line: None, stored: None });
+}
+
+fn print_error(json: bool, failure: &JsonFailure) {
+    let text = match serde_json::to_string(failure) {
+        Ok(text) if json => text,
+        _ => format!("treepie: {}", failure.error),
+    };
+    // Nobody is left to tell that standard error is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn engine_code(error: &Error) -> u8 {
+    match error {
+        Error::Corrupt { .. } | Error::JournalGap { .. } => 3,
+        Error::NotFound { .. } | Error::UnknownTree { .. } => 4,
+        Error::Locked { .. } => 5,
+        _ => 1,
+    }
+}

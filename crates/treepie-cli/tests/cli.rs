@@ -1,0 +1,21 @@
+//! The built command, run as its users run it.
+#![allow(clippy::unwrap_used, reason = "a test that meets an unexpected `None` stops right there")]
+
+#[path = "cli/arguments.rs"]
+mod arguments;
+#[path = "cli/damage.rs"]
+mod damage;
+#[path = "cli/demo.rs"]
+mod demo;
+#[path = "cli/entries.rs"]
+mod entries;
+#[path = "cli/inspection.rs"]
+mod inspection;
+#[path = "cli/load.rs"]
+mod load;
+#[path = "cli/lock.rs"]
+mod lock;
+#[path = "cli/run.rs"]
+mod run;
+#[path = "cli/scan.rs"]
+mod scan;

@@ -1,0 +1,77 @@
+//! Databases with damage.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::run::{Place, files};
+
+const PAGE_SIZE: usize = 8192;
+
+/// Flips one byte inside the page of a tree's root; returns the page's number.
+fn damage_root(place: &Place, tree: &str) -> u64 {
+    let trees = place.json(&["trees", "db"]);
+    let found = trees.iter().find(|found| found["name"] == tree).unwrap();
+    let page = found["root_page"].as_u64().unwrap();
+    let file = place.path("db").join("data");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[usize::try_from(page).unwrap() * PAGE_SIZE + PAGE_SIZE - 10] ^= 0x40;
+    fs::write(&file, bytes).unwrap();
+    page
+}
+
+#[test]
+fn check_names_page_and_offset_of_a_flipped_byte() {
+    let place = Place::new();
+    place.fill("birds", 100);
+    place.fill("eggs", 100);
+    place.out(&["check", "db"]);
+    let page = damage_root(&place, "birds");
+    let offset = page * PAGE_SIZE as u64;
+    let ended = place.run(&["check", "db"]);
+    assert!(ended.failed(3).contains("problems found"), "{}", ended.err);
+    let expected = format!("page {page} (byte {offset} of the data file)");
+    assert!(ended.text().contains(&expected), "{}", ended.text());
+    let ended = place.run(&["check", "db", "--json"]);
+    assert_eq!(ended.code, 3);
+    let check: serde_json::Value = serde_json::from_slice(&ended.out).unwrap();
+    assert_eq!(check["clean"], json!(false));
+    let problems = check["problems"].as_array().unwrap();
+    let found = problems.iter().find(|problem| problem["page"] == page).unwrap();
+    assert_eq!((&found["offset"], &found["tree"]), (&json!(offset), &json!("birds")));
+}
+
+#[test]
+fn reading_a_damaged_tree_fails_with_3_and_others_go_on() {
+    let place = Place::new();
+    place.fill("birds", 100);
+    place.fill("eggs", 100);
+    let page = damage_root(&place, "birds");
+    let said = place.run(&["get", "db", "birds", "key 0001"]);
+    assert!(said.failed(3).contains("damaged at byte"), "{}", said.err);
+    place.run(&["scan", "db", "birds"]).failed(3);
+    assert_eq!(place.out(&["get", "db", "eggs", "key 0001"]), "value 1\n");
+    let text = place.out(&["page", "db", &page.to_string()]);
+    assert!(text.contains("DAMAGED: "), "{text}");
+}
+
+#[test]
+fn folder_that_is_no_database_is_refused() {
+    let place = Place::new();
+    fs::create_dir(place.path("db")).unwrap();
+    fs::write(place.path("db").join("data"), vec![b'x'; 3 * PAGE_SIZE]).unwrap();
+    let said = place.run(&["trees", "db"]);
+    assert!(said.failed(1).contains("is not a Treepie data file"), "{}", said.err);
+}
+
+#[test]
+fn journal_without_its_segments_is_damage() {
+    let place = Place::new();
+    place.fill("birds", 100);
+    for (segment, _) in files(&place.path("db").join("journal")) {
+        fs::remove_file(segment).unwrap();
+    }
+    let said = place.run(&["trees", "db"]);
+    assert!(said.failed(3).starts_with("the journal in db/journal has no valid record"));
+    place.run(&["check", "db"]).failed(3);
+}
