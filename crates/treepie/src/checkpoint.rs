@@ -59,6 +59,12 @@ impl Checkpointer {
     /// # Errors
     /// [`Error::Io`]: the database is poisoned, except where the file could not grow.
     pub fn write_early(&mut self, core: &Core, target: usize) -> Result<usize> {
+        self.write_up_to(core, target).map(|(_, written)| written)
+    }
+
+    /// The same; returns also the LSN up to which it looked, if it could look at all: with a target
+    /// of 0, all versions up to there are in the file.
+    fn write_up_to(&mut self, core: &Core, target: usize) -> Result<(Option<Lsn>, usize)> {
         core.check_poison()?;
         let reader = core
             .pager
@@ -76,7 +82,7 @@ impl Checkpointer {
         })?;
         core.pager.directory.change(&core.pager.registry).finish(&core.pager.pool, true);
         core.counters.pages_written.fetch_add(written as u64, Relaxed);
-        Ok(written)
+        Ok((may_write.then_some(bound), written))
     }
 
     /// Being a reader at the bound itself, the pass keeps the versions alive that it writes: each is
@@ -121,6 +127,7 @@ impl Checkpointer {
                     }
                     run.len += bytes.len();
                     run.parts.push(bytes);
+                    run.ids.push(id);
                     cuts.push((id, Some(lsn)));
                     written += bytes.len() / core.pager.page_size();
                 }
@@ -144,6 +151,7 @@ impl Checkpointer {
             }
         };
         core.pager.write(run.first, bytes)?;
+        run.ids.drain(..).for_each(|id| core.pager.set_verified(id));
         self.note_unsynced(run.first, run.len / core.pager.page_size());
         *run = Run::default();
         Ok(())
@@ -163,14 +171,7 @@ impl Checkpointer {
     fn cut(&self, core: &Core, cuts: &[(PageId, Option<Lsn>)]) {
         let mut change = core.pager.directory.change(&core.pager.registry);
         for &(id, lsn) in cuts {
-            let remains = match lsn {
-                Some(lsn) => {
-                    core.pager.set_verified(id);
-                    change.cut(id, lsn)
-                }
-                None => true,
-            };
-            if remains {
+            if lsn.is_none_or(|lsn| change.cut(id, lsn)) {
                 change.keep_dirty([id]);
             }
         }
@@ -187,13 +188,17 @@ impl Checkpointer {
         core.check_poison()?;
         let bound = core.checkpoint_bound();
         let done = core.watermarks.checkpointed();
-        let Some(point) = commit_point(core, bound) else { return Ok(done) };
-        if point.position.lsn <= done {
+        if bound <= done {
             return Ok(done);
         }
         let begin = Instant::now();
-        let pages = self.write_early(core, 0)?;
-        assert!(core.checkpoint_bound() >= bound, "what the checkpoint may write has shrunk");
+        // Vouched for is what was written: a reader that registers may show an older LSN for a
+        // moment, so the pass may have stopped below `bound`.
+        let (written_to, pages) = self.write_up_to(core, 0)?;
+        let point = written_to.and_then(|lsn| commit_point(core, lsn.min(bound)));
+        let Some(point) = point.filter(|point| point.position.lsn > done) else {
+            return Ok(done);
+        };
         self.checkpoint_at(core, point)
             .inspect_err(|error| core.poison("sync of the data file", error))?;
         core.counters.checkpoints.fetch_add(1, Relaxed);
@@ -267,6 +272,7 @@ struct Run<'a> {
     first: PageId,
     len: usize,
     parts: Vec<&'a [u8]>,
+    ids: Vec<PageId>,
 }
 
 impl Run<'_> {

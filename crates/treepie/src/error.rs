@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A call to the operating system failed. `action` names it.
-    #[error("cannot {action} {}: {source}", file.display())]
+    #[error("cannot {action} {}: {source}{}", file.display(), io_hint(source))]
     Io {
         /// The call, as a verb: "open", "write", "sync", …
         action: &'static str,
@@ -251,6 +251,19 @@ impl fmt::Display for Structure {
             Structure::Record(lsn) => write!(f, "record {lsn}"),
             Structure::CatalogEntry => f.write_str("catalog entry"),
         }
+    }
+}
+
+/// What can be done about the failures that users meet.
+fn io_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room on the disk, then try again (reopen the database if it refuses writes)"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; check owner and mode of the folder, and how its file system is mounted"
+        }
+        _ => "",
     }
 }
 

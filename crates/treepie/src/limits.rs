@@ -15,6 +15,8 @@ pub const TREE_NAME_LEN_MAX: usize = 512;
 pub const VALUE_LEN_MAX: u64 = 1 << 30;
 /// Largest stored payload of one record, in bytes. What a reader of the journal will allocate.
 pub const RECORD_LEN_MAX: u64 = 3 << 30;
+/// Most bytes of annotations in one transaction, 4 for each of them included.
+pub const ANNOTATIONS_LEN_MAX: usize = 16 << 20;
 /// Highest number of pages: page numbers are 32 bits wide, and the last one is never used.
 pub const PAGE_COUNT_MAX: u32 = u32::MAX;
 

@@ -21,9 +21,10 @@ use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Damage, Error, Result, Structure},
     format::{
-        bitmap::{bitmap_page, pages_per_group},
+        bitmap::{bitmap_page, is_fixed, pages_per_group},
         change::PageChange,
         meta::{FEATURES, FORMAT_VERSION, Meta, MetaError},
+        overflow,
         page::{self, PAGE_HEADER_SIZE},
         record::Record,
     },
@@ -133,12 +134,16 @@ pub struct Replay<'a> {
     pages: FxHashMap<PageId, Frame>,
     /// One past the highest page that a record changed.
     page_count: u32,
+    /// Whether the records are durable, so that the data file may take pages over.
+    may_write: bool,
 }
 
 impl<'a> Replay<'a> {
-    /// Nothing replayed yet.
-    pub fn new(pager: &'a Pager, journal: &'a Path) -> Replay<'a> {
-        Replay { pager, journal, pages: FxHashMap::default(), page_count: 0 }
+    /// Nothing replayed yet. `may_write` says that the records to come are known to be durable:
+    /// pages that do not fit into memory may then go to the data file, as the checkpoint would
+    /// write them.
+    pub fn new(pager: &'a Pager, journal: &'a Path, may_write: bool) -> Replay<'a> {
+        Replay { pager, journal, pages: FxHashMap::default(), page_count: 0, may_write }
     }
 
     /// Applies one record.
@@ -147,15 +152,23 @@ impl<'a> Replay<'a> {
     /// [`Error::Corrupt`] when a change does not fit; [`Error::Io`] and [`Error::Bound`] when
     /// neither memory nor scratch files have room.
     pub fn apply(&mut self, record: &Record<'_>) -> Result<()> {
+        if record.page_size() != self.pager.page_size() {
+            let structure = Structure::Record(record.lsn());
+            return Err(self.damaged(Damage::layout(structure, "it is of another page size")));
+        }
         for change in record.changes() {
-            let change = change.map_err(|what| Error::Corrupt {
-                file: self.journal.to_owned(),
-                offset: 0,
-                what,
-            })?;
+            let change = change.map_err(|what| self.damaged(what))?;
             self.apply_change(&change)?;
         }
+        let pool = &self.pager.pool;
+        if self.may_write && pool.memory_used() > pool.limits().memory_max / 4 * 3 {
+            self.write_out()?;
+        }
         Ok(())
+    }
+
+    fn damaged(&self, what: Damage) -> Error {
+        Error::Corrupt { file: self.journal.to_owned(), offset: 0, what }
     }
 
     fn apply_change(&mut self, change: &PageChange<'_>) -> Result<()> {
@@ -165,6 +178,10 @@ impl<'a> Replay<'a> {
                 Ok(())
             }
             PageChange::Run { first, page_count, bytes } => {
+                let value_len = bytes.len().saturating_sub(PAGE_HEADER_SIZE) as u64;
+                if *page_count != overflow::page_count(value_len, self.pager.page_size()) {
+                    return Err(self.pager.damaged(*first, "a record has a run of another length"));
+                }
                 self.forget(*first);
                 let len = *page_count as usize * self.pager.page_size();
                 let mut frame = self.pager.pool.run(len)?;
@@ -172,6 +189,9 @@ impl<'a> Replay<'a> {
                 self.note_end(*first, *page_count);
                 self.pages.insert(*first, frame);
                 Ok(())
+            }
+            PageChange::Page { id: PageId(0 | 1), .. } => {
+                Err(self.pager.damaged(PageId(0), "a record changes a meta page"))
             }
             PageChange::Page { id, from_zeros, blocks } => {
                 let page = self.page(*id, *from_zeros)?;
@@ -215,6 +235,21 @@ impl<'a> Replay<'a> {
         Ok(frame.bytes_mut())
     }
 
+    /// Writes all copies into the data file and forgets them. Later records begin from there.
+    fn write_out(&mut self) -> Result<()> {
+        let mut pages: Vec<_> = self.pages.drain().collect();
+        pages.sort_unstable_by_key(|(id, _)| *id);
+        tracing::info!(pages = pages.len(), "recovery writes pages out to keep its memory bound");
+        let mut result = Ok(());
+        for (id, frame) in pages {
+            if result.is_ok() {
+                result = self.pager.write(id, frame.bytes());
+            }
+            self.pager.pool.release(frame);
+        }
+        result
+    }
+
     /// Verifies all copies, makes them versions, and reads the space map. `meta_page_count` is what
     /// the meta page knows of the file's extent.
     ///
@@ -222,15 +257,15 @@ impl<'a> Replay<'a> {
     /// [`Error::Corrupt`] for the first page that is not what its records say.
     pub fn finish(mut self, last: Lsn, meta_page_count: u32) -> Result<Space> {
         let pager = self.pager;
-        let mut pages: Vec<_> = std::mem::take(&mut self.pages).into_iter().collect();
-        pages.sort_unstable_by_key(|(id, _)| *id);
-        for (id, frame) in &pages {
+        for (id, frame) in &self.pages {
             verify_bytes(frame.bytes(), *id, pager.page_size())
                 .map_err(|what| pager.corrupt(*id, what))?;
             if page::lsn(frame.bytes()) > last {
                 return Err(pager.damaged(*id, "the page is newer than the last record"));
             }
         }
+        let mut pages: Vec<_> = std::mem::take(&mut self.pages).into_iter().collect();
+        pages.sort_unstable_by_key(|(id, _)| *id);
         let mut change = pager.directory.change(&pager.registry);
         for (id, frame) in pages {
             change.push(id, page::lsn(frame.bytes()), NewVersion::Frame(frame));
@@ -248,6 +283,9 @@ impl Drop for Replay<'_> {
     }
 }
 
+/// Fixed pages at the beginning of a group, at most.
+const FIXED_MAX: u32 = 32;
+
 /// Reads the space map from the bitmap pages of all groups below `page_count`.
 fn load_space(pager: &Pager, lsn: Lsn, page_count: u32) -> Result<Space> {
     let page_size = pager.page_size();
@@ -261,7 +299,12 @@ fn load_space(pager: &Pager, lsn: Lsn, page_count: u32) -> Result<Space> {
                 Damage::layout(Structure::Page(id, TreeId::NONE), "not a free-space bitmap"),
             ));
         }
+        let first = group * pages_per_group(page_size);
         space.load_group(&bytes[PAGE_HEADER_SIZE..]);
+        let fixed = (first..first.saturating_add(FIXED_MAX)).map(PageId);
+        if fixed.filter(|id| is_fixed(*id, page_size)).any(|id| !space.is_used(id)) {
+            return Err(pager.damaged(id, "a fixed page is marked as free"));
+        }
     }
     Ok(space)
 }

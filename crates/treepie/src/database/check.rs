@@ -154,11 +154,17 @@ impl Database {
         if crate::txn::write::is_writing(core) {
             return Err(Error::Reentrant);
         }
-        let (snapshot, group_count) = {
-            let writer = core.writer.lock();
-            (self.read()?, writer.space.group_count())
+        let (snapshot, page_count) = {
+            let _writer = core.writer.lock();
+            (self.read()?, core.commits.lock().back().map_or(0, |commit| commit.page_count))
         };
-        Ok(check_snapshot(&core.pager, &snapshot, group_count))
+        let metas = {
+            // The checkpoint may be writing one.
+            let _checkpointer = self.shared.checkpointer.lock();
+            [0, 1].map(|number| check_meta_page(&core.pager, number))
+        };
+        let group_count = page_count.div_ceil(pages_per_group(core.pager.page_size()));
+        Ok(check_snapshot(&core.pager, &snapshot, group_count, metas))
     }
 
     /// Pages in use as of a snapshot, by its bitmap pages.
@@ -182,7 +188,20 @@ impl Database {
     }
 }
 
-fn check_snapshot(pager: &Pager, snapshot: &Snapshot, group_count: u32) -> CheckReport {
+/// What is wrong with a meta page. The older one is what recovery falls back to: both must be valid.
+fn check_meta_page(pager: &Pager, number: u32) -> Option<String> {
+    match pager.raw(PageId(number), 1) {
+        Ok(bytes) => Meta::decode(bytes, number).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn check_snapshot(
+    pager: &Pager,
+    snapshot: &Snapshot,
+    group_count: u32,
+    metas: [Option<String>; 2],
+) -> CheckReport {
     let page_size = pager.page_size();
     let pages = CheckedPages { pager, lsn: snapshot.lsn() };
     let mut check = Check {
@@ -197,9 +216,17 @@ fn check_snapshot(pager: &Pager, snapshot: &Snapshot, group_count: u32) -> Check
             free_pages: 0,
             entries: 0,
         },
+        is_partial: false,
+        orphan_count: 0,
     };
-    check.meta_pages();
+    for (number, what) in (0..).zip(metas) {
+        if let Some(what) = what {
+            check.problem(None, Some(PageId(number)), what);
+        }
+    }
+    let before = check.report.problems.len();
     check.trees();
+    check.is_partial = check.report.problems.len() > before;
     check.report.tree_pages = check.claims.claimed;
     check.space(group_count);
     check.report
@@ -209,6 +236,9 @@ struct Check<'a> {
     pages: CheckedPages<'a>,
     claims: Claims,
     report: CheckReport,
+    /// Parts of the trees could not be read: pages that nothing leads to are only counted.
+    is_partial: bool,
+    orphan_count: u64,
 }
 
 impl Check<'_> {
@@ -221,20 +251,6 @@ impl Check<'_> {
         self.report.problems.push(Problem { tree, page, offset, what });
     }
 
-    /// The older meta page is what recovery falls back to: it must be valid too.
-    fn meta_pages(&mut self) {
-        for number in [0, 1] {
-            let page = PageId(number);
-            let problem = match self.pages.pager.raw(page, 1) {
-                Ok(bytes) => Meta::decode(bytes, number).err().map(|error| error.to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(what) = problem {
-                self.problem(None, Some(page), what);
-            }
-        }
-    }
-
     fn trees(&mut self) {
         let catalog = match Catalog::open(&self.pages) {
             Ok(catalog) => catalog,
@@ -244,16 +260,17 @@ impl Check<'_> {
             }
         };
         self.tree(b"", catalog.state());
-        match catalog.list(&self.pages) {
-            Ok(trees) => {
-                for (name, state) in trees {
+        let entries: Vec<_> = catalog.entries(&self.pages).collect();
+        for entry in entries {
+            match entry {
+                Ok((name, state)) => {
                     self.tree(&name, &state);
-                    self.report.entries += state.entries;
+                    self.report.entries = self.report.entries.saturating_add(state.entries);
                     self.report.trees.push(TreeInfo::new(name, &state));
                 }
-            }
-            Err(error) => {
-                self.problem(None, None, format!("some trees cannot be found: {error}"));
+                Err(error) => {
+                    self.problem(None, None, format!("some trees cannot be found: {error}"));
+                }
             }
         }
     }
@@ -304,6 +321,11 @@ impl Check<'_> {
                 }
             }
         }
+        if self.orphan_count > 0 {
+            let count = self.orphan_count;
+            let what = format!("nothing that could be read leads to {count} used pages");
+            self.problem(None, None, what);
+        }
         let known = self.report.fixed_pages + self.report.tree_pages;
         self.report.free_pages = u64::from(highest_used + 1).saturating_sub(known);
     }
@@ -322,6 +344,10 @@ impl Check<'_> {
             (true, false) => "marked as used, but nothing leads to it",
             _ => return,
         };
+        if used && self.is_partial {
+            self.orphan_count += 1;
+            return;
+        }
         self.problem(None, Some(id), what.to_owned());
     }
 }

@@ -29,6 +29,8 @@ pub struct RecordSummary {
     pub stored_len: u64,
     /// Length of its payload before compression, in bytes.
     pub raw_len: u64,
+    /// Highest LSN that was known to be committed when it was sealed.
+    pub known_committed: Lsn,
     /// Pages that it changes, runs of large values counted by their pages.
     pub pages_changed: u64,
     /// Pages that it frees.
@@ -77,6 +79,7 @@ impl Iterator for JournalRecords {
             offset: stored.offset,
             stored_len: stored.bytes.len() as u64,
             raw_len: record.raw_len() as u64,
+            known_committed: record.known_committed(),
             pages_changed,
             pages_freed,
             annotation_bytes: record.annotations().flatten().map(|a| a.len() as u64).sum(),

@@ -171,6 +171,10 @@ impl Database {
             {
                 return Err(self.journal_bound());
             }
+            if core.watermarks.checkpointed() == before && self.journal_is_full() {
+                // What keeps the checkpoint is not a reader: meet it here, and say so.
+                self.checkpoint()?;
+            }
         }
         Ok(())
     }

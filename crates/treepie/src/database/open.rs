@@ -70,13 +70,17 @@ impl Database {
     fn open_with(path: &Path, options: &Options) -> Result<Database> {
         let disk = &options.disk;
         find_or_create_folder(disk, path, options.create)?;
+        let data = path.join(DATA_FILE);
+        if !options.create && !disk.exists(&data).map_err(Error::io("look for", &data))? {
+            return Err(Error::NotFound { path: path.to_owned() });
+        }
         let lock_path = path.join(LOCK_FILE);
         let lock = disk.lock(&lock_path).map_err(|error| match error {
             LockError::Held(owner) => Error::Locked { path: path.to_owned(), owner },
             LockError::Io(source) => Error::Io { action: "lock", file: lock_path.clone(), source },
         })?;
         find_or_create_data(disk, path, options)?;
-        let core = Arc::new(recover(path, options)?.with_lock(lock));
+        let core = Arc::new(recover_in_bounds(path, options)?.with_lock(lock));
         initialise(&core, options)?;
         check_application(&core, options)?;
         let database = start(core, options)?;
@@ -164,8 +168,35 @@ fn refuse_journal_without_data(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> 
     })
 }
 
-/// From files to a core: meta page, map, replay.
-fn recover(path: &Path, options: &Options) -> Result<Core> {
+/// Recovers in memory and scratch files. Where their bounds are too small for what the journal
+/// changes, all of the journal is made durable first; then pages may go to the data file on the way.
+fn recover_in_bounds(path: &Path, options: &Options) -> Result<Core> {
+    match recover(path, options, false) {
+        Err(Error::Bound { option: "scratch_memory", .. }) => {}
+        recovered => return recovered,
+    }
+    let (file, data_path) = open_data(&options.disk, path)?;
+    let meta = read_meta(&*file, &data_path)?;
+    let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
+    let config = journal_config(path, options, &meta);
+    drop(Journal::recover(config, from, meta.checkpoint == Lsn(0), &mut |_| Ok(()))?);
+    recover(path, options, true)
+}
+
+fn journal_config(path: &Path, options: &Options, meta: &Meta) -> JournalConfig {
+    JournalConfig {
+        disk: Arc::clone(&options.disk),
+        dir: path.join(JOURNAL_DIR),
+        database_id: meta.lineage.database_id,
+        epoch: meta.lineage.epoch,
+        page_size: meta.page_size,
+        segment_size_max: options.journal_segment_size,
+        background: options.background_threads,
+    }
+}
+
+/// From files to a core: meta page, map, replay. `may_write` says that the journal is durable.
+fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
     let disk = &options.disk;
     let (file, data_path) = open_data(disk, path)?;
     let meta = read_meta(&*file, &data_path)?;
@@ -188,18 +219,10 @@ fn recover(path: &Path, options: &Options) -> Result<Core> {
         visible: meta.checkpoint,
     };
     let pager = Arc::new(Pager::open(pager, Arc::clone(disk))?);
-    let config = JournalConfig {
-        disk: Arc::clone(disk),
-        dir: path.join(JOURNAL_DIR),
-        database_id: meta.lineage.database_id,
-        epoch: meta.lineage.epoch,
-        page_size: meta.page_size,
-        segment_size_max: options.journal_segment_size,
-        background: options.background_threads,
-    };
+    let config = journal_config(path, options, &meta);
     let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
     let journal_dir = path.join(JOURNAL_DIR);
-    let mut replay = Replay::new(&pager, &journal_dir);
+    let mut replay = Replay::new(&pager, &journal_dir, may_write);
     let is_fresh = meta.checkpoint == Lsn(0);
     if is_fresh {
         sync_parent(disk, path)?;

@@ -287,12 +287,6 @@ impl Record<'_> {
         self.header.term
     }
 
-    /// What it is for.
-    #[must_use]
-    pub fn kind(&self) -> RecordKind {
-        self.header.kind
-    }
-
     /// Wall-clock time when it was sealed, in microseconds since 1970.
     #[must_use]
     pub fn time_us(&self) -> u64 {
@@ -321,18 +315,6 @@ impl Record<'_> {
     #[must_use]
     pub fn page_size(&self) -> usize {
         self.header.page_size
-    }
-
-    /// Page changes in it.
-    #[must_use]
-    pub fn change_count(&self) -> u32 {
-        self.header.change_count
-    }
-
-    /// Bytes of its payload as stored.
-    #[must_use]
-    pub fn stored_len(&self) -> usize {
-        self.header.stored_len
     }
 
     /// Bytes of its payload, not compressed.
@@ -453,7 +435,7 @@ mod tests {
             let record = Record::parse(sealed.bytes()).expect("valid");
             assert_eq!((record.lsn(), record.term(), record.time_us()), (Lsn(7), Term(10), 11));
             assert_eq!((record.known_committed(), record.chain_before()), (Lsn(12), 13));
-            assert_eq!((record.chain(), record.change_count()), (sealed.chain, 2));
+            assert_eq!((record.chain(), record.changes().count()), (sealed.chain, 2));
             let changes: Vec<_> = record.changes().map(|change| change.expect("valid")).collect();
             let PageChange::Page { id: PageId(3), from_zeros: false, blocks } = changes[0] else {
                 panic!("{changes:?}")

@@ -148,6 +148,30 @@ struct Shared {
 }
 
 impl Journal {
+    /// Makes room for records that are about to be appended, so that a full disk is met before
+    /// anything depends on them.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io) when no segment can be made: nothing has changed, and a later call may
+    /// succeed. [`Poisoned`](Error::Poisoned), and `Io` with poison when a step fails whose outcome
+    /// is not known.
+    pub fn reserve(&self, records: &[&SealedRecord]) -> Result<()> {
+        let shared = &*self.shared;
+        let group_len = group_len(records);
+        if shared.writer.lock().has_room(group_len) {
+            return Ok(());
+        }
+        let _turn = shared.sync_turn.lock();
+        let mut writer = shared.writer.lock();
+        shared.check_poison()?;
+        if writer.has_room(group_len) { Ok(()) } else { shared.roll(&mut writer, group_len) }
+    }
+
+    /// Whether a failed write or sync has ended the journal until it is opened again.
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.poison.get().is_some()
+    }
+
     /// Appends records behind the last one: one write, not durable before a sync.
     ///
     /// # Errors
@@ -168,8 +192,7 @@ impl Journal {
         }
         shared.check_poison()?;
         if !writer.has_room(group_len) {
-            shared
-                .poison_on_error("roll of the journal", || shared.roll(&mut writer, group_len))?;
+            shared.roll(&mut writer, group_len)?;
         }
         drop(turn);
         let written = shared.poison_on_error("write of the journal", || writer.write(records))?;

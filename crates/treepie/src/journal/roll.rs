@@ -40,6 +40,12 @@ pub fn first_segment_len(segment_size_max: u64) -> u64 {
 impl Shared {
     /// Begins a new segment with room for a group. Called with `sync_turn` held.
     pub fn roll(&self, writer: &mut Writer, group_len: u64) -> Result<()> {
+        let len_min = align_block(SEGMENT_HEADER_SIZE as u64 + group_len).max(writer.next_len);
+        let spare = self.take_or_make_spare(len_min, group_len < LONG_GROUP_LEN)?;
+        self.poison_on_error("roll of the journal", || self.roll_to(writer, spare))
+    }
+
+    fn roll_to(&self, writer: &mut Writer, spare: Spare) -> Result<()> {
         if let Some(current) = writer.current.take() {
             if writer.synced < writer.last.lsn {
                 current.file.sync_data().map_err(Error::io("sync", &current.path))?;
@@ -48,9 +54,6 @@ impl Shared {
         }
         writer.synced = writer.last.lsn;
         let (disk, dir) = (&self.config.disk, &self.config.dir);
-        let len_min = align_block(SEGMENT_HEADER_SIZE as u64 + group_len).max(writer.next_len);
-        let spare = self.take_or_make_spare(len_min, group_len < LONG_GROUP_LEN)?;
-
         let first_lsn = writer.last.lsn.next();
         let path = dir.join(segment_name(first_lsn));
         disk.rename(&dir.join(spare.name()), &path).map_err(Error::io("rename to", &path))?;

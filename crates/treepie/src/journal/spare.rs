@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, OpenMode},
+    disk::{Disk, DiskFile, OpenMode},
     error::{Error, Result},
     ids::Lsn,
 };
@@ -111,7 +111,7 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
 }
 
 /// Makes a spare of `len` bytes, synced, zeroed or only allocated. `None` when told to stop in
-/// between.
+/// between. When it fails, what there is of it is removed: a full disk has other uses for it.
 pub fn prepare_spare(
     disk: &dyn Disk,
     dir: &Path,
@@ -121,19 +121,37 @@ pub fn prepare_spare(
 ) -> Result<Option<Spare>> {
     let path = dir.join(format!("spare-{}.new", spare.number));
     let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
-    file.allocate(spare.len).map_err(Error::io("allocate", &path))?;
-    let zeros = vec![0; ZEROS_LEN];
-    let mut offset = if is_zeroing { 0 } else { spare.len };
-    while offset < spare.len {
-        if stop.load(Ordering::Relaxed) {
-            disk.remove(&path).map_err(Error::io("remove", path))?;
-            return Ok(None);
+    let filled = fill(&*file, &path, spare.len, is_zeroing, stop);
+    if !matches!(filled, Ok(true)) {
+        drop(file);
+        if let Err(error) = disk.remove(&path) {
+            tracing::warn!(%error, file = %path.display(), "cannot remove a half-made segment");
         }
-        let len = usize::try_from(spare.len - offset).unwrap_or(usize::MAX).min(ZEROS_LEN);
-        file.write_at(offset, &zeros[..len]).map_err(Error::io("write", &path))?;
-        offset += len as u64;
+        return filled.map(|_| None);
     }
-    file.sync_data().map_err(Error::io("sync", &path))?;
     disk.rename(&path, &dir.join(spare.name())).map_err(Error::io("rename", &path))?;
     Ok(Some(spare))
+}
+
+/// Allocates, zeroes and syncs a file. Returns false when told to stop in between.
+fn fill(
+    file: &dyn DiskFile,
+    path: &Path,
+    file_len: u64,
+    is_zeroing: bool,
+    stop: &AtomicBool,
+) -> Result<bool> {
+    file.allocate(file_len).map_err(Error::io("allocate", path))?;
+    let zeros = vec![0; ZEROS_LEN];
+    let mut offset = if is_zeroing { 0 } else { file_len };
+    while offset < file_len {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let len = usize::try_from(file_len - offset).unwrap_or(usize::MAX).min(ZEROS_LEN);
+        file.write_at(offset, &zeros[..len]).map_err(Error::io("write", path))?;
+        offset += len as u64;
+    }
+    file.sync_data().map_err(Error::io("sync", path))?;
+    Ok(true)
 }

@@ -71,7 +71,8 @@ impl Writer {
     /// Whether the current segment has room for a group.
     pub fn has_room(&self, group_len: u64) -> bool {
         self.current.as_ref().is_some_and(|current| {
-            current.offset + group_len <= current.header.segment_len && current.offset > 0
+            let begin = current.offset.max(SEGMENT_HEADER_SIZE as u64);
+            begin + group_len <= current.header.segment_len
         })
     }
 

@@ -55,11 +55,6 @@ impl Space {
         word.map_or(0, |index| index as u32 * 64 + 64 - self.words[index].leading_zeros())
     }
 
-    /// Pages in use, fixed ones included.
-    pub fn used_count(&self) -> u64 {
-        self.used_count
-    }
-
     /// The group that covers a page.
     pub fn group_of(&self, page: PageId) -> u32 {
         page.0 / pages_per_group(self.page_size)
@@ -250,7 +245,7 @@ mod tests {
         space.take(PageId(20), 1);
         space.give(PageId(19), 1);
         assert_eq!(space.find(1), Some(PageId(19)));
-        assert_eq!((space.page_count(), space.used_count()), (21, 20));
+        assert_eq!((space.page_count(), space.used_count), (21, 20));
     }
 
     #[test]
@@ -274,11 +269,11 @@ mod tests {
         bits[2] = 0b1000_0001;
         space.load_group(&bits);
         assert!(space.is_used(PageId(16)) && space.is_used(PageId(23)));
-        assert_eq!((space.used_count(), space.page_count()), (2, 24));
+        assert_eq!((space.used_count, space.page_count()), (2, 24));
         let _ = space.begin_group();
         space.take(PageId(40_000), 1);
         space.end_groups(1);
-        assert_eq!((space.used_count(), space.page_count(), space.group_count()), (2, 24, 1));
+        assert_eq!((space.used_count, space.page_count(), space.group_count()), (2, 24, 1));
         assert_eq!(space.find(1), Some(PageId(0)));
     }
 

@@ -107,11 +107,6 @@ impl Pager {
         self.page_size
     }
 
-    /// Name of the data file.
-    pub fn path(&self) -> &PathBuf {
-        &self.path
-    }
-
     /// Pages that the data file holds, free ones included.
     pub fn file_pages(&self) -> u32 {
         self.file_pages.load(Acquire)

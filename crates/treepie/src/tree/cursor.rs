@@ -49,7 +49,7 @@ impl<P> Clone for Cursor<'_, P> {
 impl<'p, P: PageRead> Cursor<'p, P> {
     /// A cursor that is nowhere yet.
     #[must_use]
-    pub fn new(pages: &'p P, state: &TreeState) -> Cursor<'p, P> {
+    pub(crate) fn new(pages: &'p P, state: &TreeState) -> Cursor<'p, P> {
         Cursor { walk: Walk::new(pages, state), at: 0, placed: false }
     }
 

@@ -84,7 +84,7 @@ pub fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
 impl<'p, P: PageRead> Range<'p, P> {
     /// The entries between two bounds; none when they are the wrong way round. Reads no page yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         pages: &'p P,
         state: &TreeState,
         start: Bound<&[u8]>,
@@ -102,7 +102,7 @@ impl<'p, P: PageRead> Range<'p, P> {
 
     /// The entries whose keys begin with `prefix`.
     #[must_use]
-    pub fn prefix(pages: &'p P, state: &TreeState, prefix: &[u8]) -> Range<'p, P> {
+    pub(crate) fn prefix(pages: &'p P, state: &TreeState, prefix: &[u8]) -> Range<'p, P> {
         let mut range = Range::new(pages, state, Bound::Included(prefix), Bound::Unbounded);
         range.end = prefix_end(prefix);
         range

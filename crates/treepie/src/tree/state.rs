@@ -37,18 +37,6 @@ impl TreeState {
         }
     }
 
-    /// Number of entries.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.entries
-    }
-
-    /// Whether there are no entries.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries == 0
-    }
-
     /// Level of the root.
     #[inline(always)]
     #[must_use]

@@ -34,14 +34,6 @@ impl MemoryStore {
         (self.pages.iter().flatten().count(), runs)
     }
 
-    /// Numbers of the pages that have content.
-    pub fn ids(&self) -> Vec<PageId> {
-        (0..self.pages.len())
-            .filter(|&i| self.pages[i].is_some())
-            .map(|i| PageId(u32::try_from(i).expect("small")))
-            .collect()
-    }
-
     pub fn validate_all(&self) {
         for (page, _) in self.pages.iter().flatten() {
             node::validate(page).expect("pages stay valid");

@@ -228,7 +228,7 @@ impl Harness {
             |id: PageId, count: u32| (id.0..id.0 + count).all(|page| claimed.insert(page));
         let (found, damage) = check(&self.store, &self.state, &mut claim);
         assert_eq!(damage, []);
-        assert_eq!(self.state.len(), self.model.len() as u64);
+        assert_eq!(self.state.entries, self.model.len() as u64);
         let payload_len: usize =
             self.model.iter().map(|(key, value)| key.len() + value.len()).sum();
         assert_eq!(self.state.payload_len, payload_len as u64);

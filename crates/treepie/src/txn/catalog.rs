@@ -149,18 +149,24 @@ impl Catalog {
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn list<P: PageRead>(&self, pages: &P) -> Result<Vec<(Vec<u8>, TreeState)>> {
+        self.entries(pages).collect()
+    }
+
+    /// The same one by one; ends behind the first error.
+    pub fn entries<'p, P: PageRead>(
+        &self,
+        pages: &'p P,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, TreeState)>> + use<'p, P> {
         let range = tree::Range::new(
             pages,
             &self.state,
             std::ops::Bound::Excluded(OWN_KEY),
             std::ops::Bound::Unbounded,
         );
-        range
-            .map(|entry| {
-                let (name, state) = entry?;
-                Ok((name.to_vec(), decode(pages, state)?))
-            })
-            .collect()
+        range.map(|entry| {
+            let (name, state) = entry?;
+            Ok((name.to_vec(), decode(pages, state)?))
+        })
     }
 }
 

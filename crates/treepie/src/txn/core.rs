@@ -176,6 +176,8 @@ pub struct Counters {
     pub commits: AtomicU64,
     /// Bytes of records.
     pub record_bytes: AtomicU64,
+    /// Write transactions that began.
+    pub transactions: AtomicU64,
     /// Transactions that were rolled back.
     pub rollbacks: AtomicU64,
     /// Checkpoints that ended with a meta page.

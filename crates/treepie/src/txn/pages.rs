@@ -65,7 +65,7 @@ pub type NewVersions = Vec<(PageId, NewVersion)>;
 
 impl TxnPages {
     /// No changes yet, on top of `base`, of which the caller is a registered reader.
-    pub fn new(pager: Arc<Pager>, space: Space, base: Lsn) -> TxnPages {
+    pub(crate) fn new(pager: Arc<Pager>, space: Space, base: Lsn) -> TxnPages {
         TxnPages {
             pager,
             base,
@@ -79,18 +79,18 @@ impl TxnPages {
     }
 
     /// Undoes what was not sealed, and gives the space map back.
-    pub fn finish(mut self) -> Space {
+    pub(crate) fn finish(mut self) -> Space {
         self.rollback();
         std::mem::replace(&mut self.space, Space::new(self.pager.page_size()))
     }
 
     /// Whether nothing was changed.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.dirty.is_empty() && self.runs.is_empty() && self.freed.is_empty()
     }
 
     /// One past the highest used page.
-    pub fn page_count(&self) -> u32 {
+    pub(crate) fn page_count(&self) -> u32 {
         self.space.page_count()
     }
 
@@ -102,12 +102,12 @@ impl TxnPages {
 
     /// Makes the bitmap page of the first group, which holds the catalog's root: the first act in
     /// a new database.
-    pub fn create_first_group(&mut self) -> Result<()> {
+    pub(crate) fn create_first_group(&mut self) -> Result<()> {
         self.add_group()
     }
 
     /// Makes the page `id`, which is used in the space map already, an empty leaf.
-    pub fn create_leaf(&mut self, id: PageId, tree: TreeId) -> Result<()> {
+    pub(crate) fn create_leaf(&mut self, id: PageId, tree: TreeId) -> Result<()> {
         self.insert_new(id, PageKind::Leaf, 0, tree)?;
         let dirty = self.dirty.get_mut(&id).expect("it was just put there");
         node::init_leaf(dirty.frame.bytes_mut());
@@ -185,7 +185,8 @@ impl TxnPages {
 
     fn give(&mut self, first: PageId, len: u32) -> Result<()> {
         let page_size = self.pager.page_size();
-        for id in (first.0..first.0 + len).map(PageId) {
+        let end = first.0.saturating_add(len);
+        for id in (first.0..end).map(PageId) {
             if !self.space.is_used(id) || is_fixed(id, page_size) {
                 return Err(self.damaged(id, "a tree refers to a page that is not its own"));
             }
@@ -197,11 +198,12 @@ impl TxnPages {
         Ok(())
     }
 
-    /// Writes all changes into `builder` and returns the new versions, stamped with `lsn`.
+    /// Writes all changes into `builder` and returns the new versions, stamped with `lsn`. Follow
+    /// with `sealed` or `unseal`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when a page that was changed cannot be read any more.
-    pub fn seal(&mut self, lsn: Lsn, builder: &mut RecordBuilder) -> Result<NewVersions> {
+    pub(crate) fn seal(&mut self, lsn: Lsn, builder: &mut RecordBuilder) -> Result<NewVersions> {
         let mut versions = NewVersions::with_capacity(self.dirty.len() + self.runs.len());
         for &(first, len) in &self.freed {
             builder.free(first, len);
@@ -239,10 +241,29 @@ impl TxnPages {
             builder.run(id, page_count, &bytes[..used]);
             versions.push((id, NewVersion::Frame(frame)));
         }
+        Ok(versions)
+    }
+
+    /// The record is on its way: nothing of it can be undone.
+    pub(super) fn sealed(&mut self) {
         self.freed.clear();
         self.space_changes.clear();
         self.groups_before = self.space.group_count();
-        Ok(versions)
+    }
+
+    /// The record came to nothing: its versions go back, and everything is undone.
+    pub(super) fn unseal(&mut self, versions: NewVersions) {
+        self.release(versions);
+        self.rollback();
+    }
+
+    /// Bytes that the payload of the record can have at most.
+    pub(super) fn payload_len_max(&self) -> u64 {
+        let page_size = self.pager.page_size();
+        // Every second block a run of its own: a quarter more than the page.
+        let pages = self.dirty.len() * (page_size + page_size / 4 + 8);
+        let runs: usize = self.runs.values().map(|frame| frame.bytes().len() + 32).sum();
+        (pages + runs + self.freed.len() * 16) as u64
     }
 
     fn release(&self, versions: NewVersions) {
@@ -254,7 +275,7 @@ impl TxnPages {
     }
 
     /// Undoes everything.
-    pub fn rollback(&mut self) {
+    pub(crate) fn rollback(&mut self) {
         for change in std::mem::take(&mut self.space_changes).into_iter().rev() {
             match change {
                 SpaceChange::Taken(first, len) => self.space.give(first, len),

@@ -84,11 +84,6 @@ impl Signals {
         self.state.lock().stop
     }
 
-    /// Passes finished so far.
-    pub fn passes(&self) -> u64 {
-        self.state.lock().passes
-    }
-
     /// Notes that a pass is finished.
     pub fn pass_finished(&self) {
         self.state.lock().passes += 1;

@@ -25,6 +25,7 @@ use crate::{
     format::record::{RecordKind, RecordMeta, SealedRecord},
     ids::{Lsn, Term},
     journal::JournalPosition,
+    limits::{ANNOTATIONS_LEN_MAX, RECORD_LEN_MAX},
     pager::{readers::ReaderSlot, space::Space},
     tree::{self, Hint, TreeState},
 };
@@ -57,6 +58,8 @@ pub struct WriteTxn<'db> {
     /// An operation failed half-way: what the pages hold is no state of the trees.
     broken: bool,
     committed: bool,
+    /// Tells its handles from those of other transactions.
+    number: u64,
 }
 
 /// A tree that the transaction has looked up or made.
@@ -72,7 +75,10 @@ pub(super) struct OpenTree {
 
 /// A tree that is open in a write transaction, as a number: cheap to keep beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TreeHandle(usize);
+pub struct TreeHandle {
+    index: usize,
+    txn: u64,
+}
 
 /// What a commit leaves behind: the value of the closure, and the LSN at which its changes are
 /// visible and durable.
@@ -90,7 +96,7 @@ impl<'db> WriteTxn<'db> {
     /// # Errors
     /// [`Error::Reentrant`], [`Error::Poisoned`], [`Error::Bound`], [`Error::Corrupt`].
     #[track_caller]
-    pub fn begin(core: &'db Core) -> Result<WriteTxn<'db>> {
+    pub(crate) fn begin(core: &'db Core) -> Result<WriteTxn<'db>> {
         let location = Location::caller();
         enter(core)?;
         let begun = WriteTxn::begin_entered(core, location);
@@ -129,6 +135,7 @@ impl<'db> WriteTxn<'db> {
             annotations: Vec::new(),
             broken: false,
             committed: false,
+            number: core.counters.transactions.fetch_add(1, Relaxed),
         })
     }
 
@@ -163,7 +170,8 @@ impl<'db> WriteTxn<'db> {
     /// # Errors
     /// [`Error::UnknownTree`] when it was dropped since.
     pub fn by_handle(&mut self, handle: TreeHandle) -> Result<TreeMut<'_>> {
-        let open = self.open.get_mut(handle.0).ok_or(Error::UnknownTree { name: Vec::new() })?;
+        assert_eq!(handle.txn, self.number, "the handle is of another transaction");
+        let open = &mut self.open[handle.index];
         if open.dropped {
             return Err(Error::UnknownTree { name: open.name.clone() });
         }
@@ -192,7 +200,7 @@ impl<'db> WriteTxn<'db> {
         check_name(name)?;
         let Some(handle) = self.find_open(name)? else { return Ok(false) };
         let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let open = &mut self.open[handle.0];
+        let open = &mut self.open[handle.index];
         open.dropped = true;
         let mut result = tree::drop_pages(pages, &open.state);
         if result.is_ok() && open.stored.is_some() {
@@ -226,8 +234,21 @@ impl<'db> WriteTxn<'db> {
     /// Adds bytes of the application's own to the record: they are seen by whoever reads the
     /// journal, not by readers of trees. They are kept as long as the journal keeps the record. A
     /// transaction with annotations alone gets a record too.
-    pub fn annotate(&mut self, bytes: impl Into<Vec<u8>>) {
-        self.annotations.push(bytes.into());
+    ///
+    /// # Errors
+    /// [`Error::Bound`] when the annotations of the transaction would exceed 16 MiB.
+    pub fn annotate(&mut self, bytes: impl Into<Vec<u8>>) -> Result<()> {
+        let bytes = bytes.into();
+        let framed: usize = self.annotations.iter().map(|bytes| bytes.len() + 4).sum();
+        if framed + bytes.len() + 4 > ANNOTATIONS_LEN_MAX {
+            return Err(Error::Bound {
+                option: "annotations of a transaction",
+                max: ANNOTATIONS_LEN_MAX as u64,
+                hint: "store the bytes in a tree, and annotate with their key",
+            });
+        }
+        self.annotations.push(bytes);
+        Ok(())
     }
 
     /// As `tree`, for the engine's own names too.
@@ -247,7 +268,7 @@ impl<'db> WriteTxn<'db> {
 
     fn find_open(&mut self, name: &[u8]) -> Result<Option<TreeHandle>> {
         if let Some(index) = self.by_name.get(name) {
-            return Ok(Some(TreeHandle(*index)));
+            return Ok(Some(TreeHandle { index: *index, txn: self.number }));
         }
         let dropped = self.open.iter().any(|open| open.dropped && open.name == name);
         if dropped || name.is_empty() {
@@ -263,7 +284,7 @@ impl<'db> WriteTxn<'db> {
         let hint = Hint::default();
         self.open.push(OpenTree { name: name.to_owned(), state, stored, hint, dropped: false });
         self.by_name.insert(name.to_owned(), index);
-        TreeHandle(index)
+        TreeHandle { index, txn: self.number }
     }
 
     /// Undoes everything, as dropping the transaction does.
@@ -286,6 +307,14 @@ impl<'db> WriteTxn<'db> {
         let pages = self.pages.as_ref().expect("the transaction has not ended");
         if pages.is_clean() && self.annotations.is_empty() {
             return Ok(self.reader.lsn());
+        }
+        let payload_len_max = pages.payload_len_max() + ANNOTATIONS_LEN_MAX as u64 * 2;
+        if payload_len_max > RECORD_LEN_MAX {
+            return Err(Error::Bound {
+                option: "bytes of a transaction",
+                max: RECORD_LEN_MAX,
+                hint: "split the transaction",
+            });
         }
         let (record, point) = self.seal()?;
         append(self.core, &record)?;
@@ -334,6 +363,16 @@ impl<'db> WriteTxn<'db> {
             chain_before: writer.tail.chain,
         };
         let record = writer.builder.finish(&meta, self.core.bounds.compression);
+        // Room in the journal is made before anything is handed over: on a full disk the
+        // transaction fails, and the database goes on.
+        if let Err(error) = self.core.journal.reserve(&[&record]) {
+            if matches!(error, Error::Poisoned { .. }) || self.core.journal.is_poisoned() {
+                self.core.poison("roll of the journal", &error);
+            }
+            pages.unseal(versions);
+            return Err(error);
+        }
+        pages.sealed();
         let mut change = self.core.pager.directory.change(&self.core.pager.registry);
         for (id, version) in versions {
             change.push(id, lsn, version);
