@@ -143,6 +143,10 @@ fn flip_all(name: &str, rest: &Rest) {
         counts.torn.load(Relaxed),
         counts.harmless.load(Relaxed),
     );
+    // Flips that change nothing would all be harmless.
+    assert!(counts.refused.load(Relaxed) > 1_000, "{name}: too few flips kept it from opening");
+    let found = counts.read_errors.load(Relaxed) + counts.unclean.load(Relaxed);
+    assert!(found > 1_000, "{name}: too few flips were found by reading");
 }
 
 fn flip(rest: &Rest, path: &Path, bytes: &[u8], bit: usize, counts: &Counts) {
