@@ -10,7 +10,9 @@ use std::{
 
 use tempfile::TempDir;
 use treepie::{Compression, Database, Options};
-use treepie_testkit::Rng;
+use treepie_testkit::{Rng, SimDisk};
+
+use crate::harness;
 
 /// Name of the variable that makes this binary a process which commits until it is killed.
 const WRITER: &str = "TREEPIE_TEST_WRITER";
@@ -268,4 +270,42 @@ fn a_data_file_grows_across_4_gib_and_keeps_every_entry() {
     }
     assert!(db.check().expect("a check").is_clean());
     println!("4.4 GiB in {:?}", begin.elapsed());
+}
+
+#[test]
+fn recovery_of_more_pages_than_memory_and_scratch_hold_keeps_to_its_bounds() {
+    let disk = SimDisk::new(5);
+    let tight = || {
+        harness::options(&disk)
+            .map_size(64 << 20)
+            .versions_memory(512 << 10)
+            .scratch_memory(0)
+            .checkpoint_distance(1 << 30)
+            .journal_max(1 << 30)
+            .checkpoint_on_close(false)
+    };
+    let db = tight().open(harness::DIR).expect("a new database opens");
+    for batch in 0..100_u32 {
+        db.write(|tx| {
+            let mut tree = tx.tree("t")?;
+            for n in 0..20_u32 {
+                tree.insert((n * 100 + batch).to_be_bytes(), [batch as u8; 900])?;
+            }
+            Ok(())
+        })
+        .expect("a commit");
+    }
+    let lsn = db.stats().committed;
+    drop(db);
+    let db = tight().open(harness::DIR).expect("it opens within its bounds");
+    assert_eq!(db.stats().committed, lsn);
+    assert!(db.stats().versions_memory <= 512 << 10, "{:?}", db.stats());
+    assert!(db.check().expect("a check").is_clean());
+    let snapshot = db.read().expect("a snapshot");
+    let tree = snapshot.tree("t").expect("the tree is there");
+    assert_eq!(tree.len(), 2_000);
+    for n in 0..2_000_u32 {
+        let value = tree.get(n.to_be_bytes()).expect("no damage").expect("it is there");
+        assert_eq!(value, [(n % 100) as u8; 900]);
+    }
 }
