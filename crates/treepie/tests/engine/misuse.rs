@@ -271,7 +271,7 @@ fn a_handle_may_be_cloned_and_the_last_one_closes() {
 #[test]
 fn annotations_beyond_their_bound_are_refused_and_the_transaction_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
-    let db = treepie::Database::open(dir.path().join("db")).expect("a new database opens");
+    let db = Database::open(dir.path().join("db")).expect("a new database opens");
     let receipt = db.write(|tx| {
         tx.annotate("a note")?;
         let error = tx.annotate(vec![0; 16 << 20]).expect_err("too long");
@@ -288,7 +288,7 @@ fn annotations_beyond_their_bound_are_refused_and_the_transaction_goes_on() {
 #[should_panic(expected = "the handle is of another transaction")]
 fn a_tree_handle_of_another_transaction_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let db = treepie::Database::open(dir.path().join("db")).expect("a new database opens");
+    let db = Database::open(dir.path().join("db")).expect("a new database opens");
     let handle = db.write(|tx| tx.tree_handle("t")).expect("a commit").value;
     let _ = db.write(|tx| tx.by_handle(handle).map(|tree| tree.len()));
 }
