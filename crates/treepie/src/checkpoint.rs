@@ -66,6 +66,9 @@ impl Checkpointer {
     /// of 0, all versions up to there are in the file.
     fn write_up_to(&mut self, core: &Core, target: usize) -> Result<(Option<Lsn>, usize)> {
         core.check_poison()?;
+        if core.watermarks.synced() < core.watermarks.committed() {
+            core.pipeline.sync(core)?;
+        }
         let reader = core
             .pager
             .directory
@@ -186,6 +189,9 @@ impl Checkpointer {
     /// of the journal could not be recycled.
     pub fn checkpoint(&mut self, core: &Core) -> Result<Lsn> {
         core.check_poison()?;
+        if core.watermarks.synced() < core.watermarks.committed() {
+            core.pipeline.sync(core)?;
+        }
         let bound = core.checkpoint_bound();
         let done = core.watermarks.checkpointed();
         if bound <= done {

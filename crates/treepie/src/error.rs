@@ -1,6 +1,6 @@
 //! Errors: what happened, where, and what the caller can do next. Context is data, not text.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::ids::{Lsn, PageId, TreeId};
 
@@ -102,6 +102,23 @@ pub enum Error {
         /// What failed first.
         action: &'static str,
     },
+    /// The write or sync that was to make a commit durable failed: it may or may not be there after
+    /// reopening, which is where to look. The database takes no more writes until then.
+    #[error(
+        "whether the commit at LSN {lsn} will be there is not known ({source}); reopen the database and look"
+    )]
+    OutcomeUnknown {
+        /// LSN of the commit.
+        lsn: Lsn,
+        /// What failed.
+        source: Arc<Error>,
+    },
+    /// The closure of a submitted write panicked; its changes are undone.
+    #[error("the closure panicked: {message}; nothing of it is left")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
     /// A write was begun inside a write of the same database on the same thread.
     #[error("a write was begun inside a write of the same database; use the outer transaction")]
     Reentrant,
@@ -175,6 +192,27 @@ impl Error {
     /// ```
     pub fn rejected(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::Rejected(error.into())
+    }
+
+    /// The same error for another caller of the same transaction.
+    pub(crate) fn duplicate(&self) -> Error {
+        match self {
+            Error::Io { action, file, source } => {
+                let again = source.raw_os_error().map(io::Error::from_raw_os_error);
+                let source =
+                    again.unwrap_or_else(|| io::Error::new(source.kind(), source.to_string()));
+                Error::Io { action, file: file.clone(), source }
+            }
+            Error::Corrupt { file, offset, what } => {
+                Error::Corrupt { file: file.clone(), offset: *offset, what: what.clone() }
+            }
+            &Error::Bound { option, max, hint } => Error::Bound { option, max, hint },
+            &Error::Poisoned { action } => Error::Poisoned { action },
+            Error::OutcomeUnknown { lsn, source } => {
+                Error::OutcomeUnknown { lsn: *lsn, source: Arc::clone(source) }
+            }
+            other => Error::Rejected(other.to_string().into()),
+        }
     }
 
     /// Builds the adapter for `map_err` that gives a failed call its context.

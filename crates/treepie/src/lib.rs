@@ -93,6 +93,7 @@ pub mod limits;
 mod options;
 mod pager;
 mod recovery;
+mod sync;
 mod tree;
 mod txn;
 
@@ -102,11 +103,13 @@ pub use database::{
 };
 pub use error::{Damage, Error, Result, Structure};
 pub use journal::{JournalReport, SegmentInfo};
-pub use options::{Compression, Options};
+pub use options::{Compression, Durability, Options, Overlap};
 pub use tree::{Cursor, Key, Range};
 pub use txn::{
     TxnPages,
+    meters::{SlowSite, Spread, WriteTimings},
     snapshot::{Entries, Snapshot, SnapshotPages, Tree, TreeInfo},
+    submit::Submitted,
     tree_mut::TreeMut,
     write::{Receipt, TreeHandle, WriteTxn},
 };

@@ -151,7 +151,7 @@ impl Database {
     #[track_caller]
     pub fn check(&self) -> Result<CheckReport> {
         let core = &*self.shared.core;
-        if crate::txn::write::is_writing(core) {
+        if crate::txn::reentrance::is_writing(core) {
             return Err(Error::Reentrant);
         }
         let (snapshot, page_count) = {

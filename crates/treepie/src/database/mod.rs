@@ -4,37 +4,33 @@ mod check;
 mod inspect;
 mod open;
 mod report;
+mod room;
+mod threads;
 
-use std::{
-    fmt,
-    panic::Location,
-    path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{fmt, panic::Location, path::Path, sync::Arc, thread::JoinHandle};
 
 use parking_lot::Mutex;
 
 pub use check::{CheckReport, Problem};
 pub use inspect::{JournalRecords, PageDump, RecordSummary};
+use room::make_room;
+
 pub use report::{ReaderInfo, Report, Stats, TreeReport};
 
 use crate::{
     checkpoint::Checkpointer,
     error::{Error, Result},
     ids::{DatabaseId, Lsn},
-    options::Options,
+    options::{Durability, Options},
     txn::{
         core::Core,
-        signals::Ask,
+        merger::Merger,
+        reentrance::is_writing,
         snapshot::Snapshot,
-        write::{Receipt, WriteTxn, is_writing},
+        submit::Submitted,
+        write::{Receipt, WriteTxn},
     },
 };
-
-/// How long a writer waits for the checkpoint before it looks again what keeps it.
-const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// An open database: a folder with a data file and a journal.
 ///
@@ -69,8 +65,18 @@ pub struct Database {
 struct Shared {
     core: Arc<Core>,
     checkpointer: Arc<Mutex<Checkpointer>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
     checkpoint_on_close: bool,
+}
+
+/// The threads that an open database keeps; none without background threads.
+#[derive(Debug, Default)]
+struct Threads {
+    checkpoint: Option<JoinHandle<()>>,
+    flusher: Option<JoinHandle<()>>,
+    /// Started with the first submitted write.
+    mergers: Vec<JoinHandle<()>>,
+    stopped: bool,
 }
 
 impl Database {
@@ -94,11 +100,17 @@ impl Database {
     }
 
     /// Runs `change` in a write transaction and commits it: when this returns, its changes are
-    /// durable and visible. When `change` returns an error or panics, nothing of it is left. Waits
-    /// for the writer before, and for room where memory or journal are used up.
+    /// visible, and durable as [`Options::durability`] says. When `change` returns an error or
+    /// panics, nothing of it is left. Waits for room where memory or journal are used up.
     ///
-    /// `change` runs once. Errors of the caller's own leave it through [`Error::rejected`]. Do not
-    /// write to the same database inside: that is [`Error::Reentrant`].
+    /// Closures of several callers are merged: they run one after another, each on top of the one
+    /// before, and share one record and one disk write. So `change` may run on the thread of another
+    /// caller, and a failure of one leaves the others as they are. It runs once, and may borrow from
+    /// the caller's stack.
+    ///
+    /// Errors of the caller's own leave it through [`Error::rejected`]. Do not write to the same
+    /// database inside: that is [`Error::Reentrant`] (and a deadlock if another thread is asked to,
+    /// and waited for).
     ///
     /// ```
     /// # fn main() -> treepie::Result<()> {
@@ -119,15 +131,91 @@ impl Database {
     /// # Errors
     /// What `change` returns, and those of [`begin_write`](Database::begin_write) and
     /// [`WriteTxn::commit`].
+    ///
+    /// # Panics
+    /// If `change` does.
     #[track_caller]
-    pub fn write<T>(
+    pub fn write<T: Send>(
         &self,
-        change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T>,
+        change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
     ) -> Result<Receipt<T>> {
-        let mut txn = self.begin_write()?;
-        let value = change(&mut txn)?;
-        let lsn = txn.commit()?;
-        Ok(Receipt { value, lsn })
+        let durability = self.shared.core.bounds.durability;
+        Merger::write(&self.shared.core, change, durability, Location::caller(), || {
+            self.make_room()
+        })
+    }
+
+    /// As [`write`](Database::write), acknowledged as `durability` says.
+    ///
+    /// # Errors
+    /// As [`write`](Database::write).
+    ///
+    /// # Panics
+    /// If `change` does.
+    #[track_caller]
+    pub fn write_as<T: Send>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
+    ) -> Result<Receipt<T>> {
+        Merger::write(&self.shared.core, change, durability, Location::caller(), || {
+            self.make_room()
+        })
+    }
+
+    /// Hands `change` over to be merged and committed, and goes on: the handle is a future, and can
+    /// be waited for. Closures of one thread run in the order in which they were submitted. While
+    /// [`Options::queue_max`] closures wait, this does too.
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// let writes = (0_u32..100)
+    ///     .map(|n| db.submit(move |tx| tx.tree("squares")?.insert(n.to_be_bytes(), (n * n).to_be_bytes())))
+    ///     .collect::<treepie::Result<Vec<_>>>()?;
+    /// for write in writes {
+    ///     write.wait()?;
+    /// }
+    /// assert_eq!(db.read()?.tree("squares")?.len(), 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Reentrant`] inside a write of this thread, [`Error::Poisoned`]. All others are the
+    /// handle's.
+    #[track_caller]
+    pub fn submit<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Submitted<T>> {
+        self.submit_as(self.shared.core.bounds.durability, change)
+    }
+
+    /// As [`submit`](Database::submit), acknowledged as `durability` says.
+    ///
+    /// # Errors
+    /// As [`submit`](Database::submit).
+    #[track_caller]
+    pub fn submit_as<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Submitted<T>> {
+        self.shared.start_mergers()?;
+        let location = Location::caller();
+        Merger::submit(&self.shared.core, change, durability, location, || self.make_room())
+    }
+
+    /// Makes everything that was committed by now durable, whatever its durability; returns up to
+    /// which LSN that is. After [`Durability::Sync`] there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] when the write or sync fails: the database is poisoned.
+    /// [`Error::Poisoned`].
+    pub fn sync(&self) -> Result<Lsn> {
+        self.shared.core.pipeline.sync(&self.shared.core)
     }
 
     /// Begins a write transaction that is committed or rolled back explicitly. It keeps other
@@ -139,71 +227,15 @@ impl Database {
     /// checkpoint from going on.
     #[track_caller]
     pub fn begin_write(&self) -> Result<WriteTxn<'_>> {
+        if is_writing(&self.shared.core) {
+            return Err(Error::Reentrant);
+        }
         self.make_room()?;
         WriteTxn::begin(&self.shared.core)
     }
 
-    /// Waits while memory or journal are used up, so that what the checkpoint cannot keep up with
-    /// slows writers down instead of growing.
     fn make_room(&self) -> Result<()> {
-        let core = &*self.shared.core;
-        core.check_poison()?;
-        if is_writing(core) {
-            return Err(Error::Reentrant);
-        }
-        if !core.bounds.background {
-            return self.make_room_here();
-        }
-        let limits = core.pager.pool.limits();
-        if core.pager.pool.memory_used() > limits.memory_max / 16 * 15 {
-            core.counters.waits.fetch_add(1, Relaxed);
-            core.signals.ask_and_wait(Ask::WriteEarly, WAIT_MAX);
-        }
-        while self.journal_is_full() {
-            core.counters.waits.fetch_add(1, Relaxed);
-            let before = core.watermarks.checkpointed();
-            core.signals.ask_and_wait(Ask::Checkpoint, WAIT_MAX);
-            core.check_poison()?;
-            let oldest = core.pager.registry.oldest();
-            if self.journal_is_full()
-                && core.watermarks.checkpointed() == before
-                && oldest < core.watermarks.committed()
-            {
-                return Err(self.journal_bound());
-            }
-            if core.watermarks.checkpointed() == before && self.journal_is_full() {
-                // What keeps the checkpoint is not a reader: meet it here, and say so.
-                self.checkpoint()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The same without a thread: the writer does what the checkpoint would.
-    fn make_room_here(&self) -> Result<()> {
-        let core = &*self.shared.core;
-        let journal_bytes = core.journal.bytes_after(core.watermarks.checkpointed());
-        let pool = &core.pager.pool;
-        if journal_bytes >= core.bounds.checkpoint_distance {
-            self.shared.checkpointer.lock().checkpoint(core)?;
-        } else if pool.memory_used() > pool.limits().memory_max / 2 {
-            self.shared.checkpointer.lock().write_early(core, 0)?;
-        }
-        if self.journal_is_full() { Err(self.journal_bound()) } else { Ok(()) }
-    }
-
-    fn journal_is_full(&self) -> bool {
-        let core = &*self.shared.core;
-        core.journal.bytes_after(core.watermarks.checkpointed()) >= core.bounds.journal_max
-    }
-
-    fn journal_bound(&self) -> Error {
-        Error::Bound {
-            option: "journal_max",
-            max: self.shared.core.bounds.journal_max,
-            hint: "an old snapshot keeps the checkpoint back; end it (`report` says where it was \
-                   opened), or raise the bound",
-        }
+        make_room(&self.shared.core, &self.shared.checkpointer)
     }
 
     /// Brings the data file up to the newest commit that no snapshot is below, and recycles the
@@ -252,10 +284,14 @@ impl Database {
 }
 
 impl Shared {
-    /// Ends the thread, checkpoints, and gives unused space behind the last page back.
+    /// Ends the threads, checkpoints, and gives unused space behind the last page back.
     fn end(&mut self) -> Result<()> {
-        let Some(core) = self.stop() else { return Ok(()) };
+        if !self.stop() {
+            return Ok(());
+        }
+        let core = Arc::clone(&self.core);
         core.check_poison()?;
+        core.pipeline.sync(&core)?;
         if !self.checkpoint_on_close {
             return Ok(());
         }
@@ -263,27 +299,11 @@ impl Shared {
         tracing::info!(lsn = lsn.0, path = %core.path.display(), "closed");
         if lsn == core.watermarks.committed() && core.pager.registry.readers().entries().is_empty()
         {
-            let page_count = core.writer.lock().space.page_count();
+            let page_count = core.writer.lock().pages.page_count();
             core.pager.shrink(page_count)?;
         }
         core.journal.shrink()?;
         Ok(())
-    }
-
-    /// Stops the thread; `None` when that was done before.
-    fn stop(&mut self) -> Option<Arc<Core>> {
-        self.core.signals.stop();
-        let thread = self.thread.lock().take();
-        match thread {
-            Some(thread) => {
-                if thread.join().is_err() {
-                    tracing::error!("the checkpoint thread had panicked");
-                }
-                Some(Arc::clone(&self.core))
-            }
-            None if self.core.bounds.background => None,
-            None => Some(Arc::clone(&self.core)),
-        }
     }
 }
 

@@ -3,14 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
 use crate::{
-    checkpoint::{self, Checkpointer},
     disk::{Disk, LockError, OpenMode},
     error::{Error, Result},
     format::{
@@ -246,6 +244,8 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         journal_max: options.journal_max,
         compression: options.compression,
         background: options.background_threads,
+        durability: options.durability,
+        merging: options.merging,
     };
     Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, last))
 }
@@ -303,20 +303,13 @@ fn check_application(core: &Arc<Core>, options: &Options) -> Result<()> {
 }
 
 fn start(core: Arc<Core>, options: &Options) -> Result<Database> {
-    let checkpointer = Arc::new(Mutex::new(Checkpointer::default()));
-    let mut database = Shared {
-        core: Arc::clone(&core),
-        checkpointer: Arc::clone(&checkpointer),
-        thread: Mutex::new(None),
+    let shared = Arc::new(Shared {
+        core,
+        checkpointer: Arc::default(),
+        threads: Mutex::default(),
         checkpoint_on_close: options.checkpoint_on_close,
-    };
-    if options.background_threads {
-        let interval = options.checkpoint_interval.max(Duration::from_millis(1));
-        let thread = thread::Builder::new()
-            .name("treepie-checkpoint".to_owned())
-            .spawn(move || checkpoint::run(&core, &checkpointer, interval))
-            .map_err(Error::io("start the checkpoint thread of", &database.core.path))?;
-        database.thread = Mutex::new(Some(thread));
-    }
-    Ok(Database { shared: Arc::new(database) })
+    });
+    let interval = options.checkpoint_interval.max(Duration::from_millis(1));
+    shared.start(interval, options.sync_interval)?;
+    Ok(Database { shared })
 }

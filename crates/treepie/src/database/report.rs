@@ -8,7 +8,7 @@ use crate::{
     journal::JournalReport,
     pager::access::PageRead,
     tree,
-    txn::snapshot::TreeInfo,
+    txn::{meters::WriteTimings, snapshot::TreeInfo},
 };
 
 use super::Database;
@@ -75,8 +75,16 @@ pub struct Stats {
     pub appended: Lsn,
     /// LSN up to which the data file holds everything.
     pub checkpointed: Lsn,
-    /// Transactions that changed something.
+    /// LSN of the last record that was sealed: it is written, or waits for it.
+    pub sealed: Lsn,
+    /// Records that were committed, each of one merged transaction or a part of one.
     pub commits: u64,
+    /// Closures that were committed, with changes or without.
+    pub closures: u64,
+    /// Closures that wait to be run.
+    pub waiting: u64,
+    /// Syncs of the journal for commits.
+    pub syncs: u64,
     /// Transactions with changes that were rolled back.
     pub rollbacks: u64,
     /// Bytes of records written.
@@ -121,7 +129,11 @@ impl Database {
             synced: core.watermarks.synced(),
             appended: core.watermarks.appended(),
             checkpointed,
+            sealed: core.watermarks.sealed(),
             commits: counters.commits.load(Relaxed),
+            closures: counters.closures.load(Relaxed),
+            waiting: core.merger.waiting() as u64,
+            syncs: counters.syncs.load(Relaxed),
             rollbacks: counters.rollbacks.load(Relaxed),
             record_bytes: counters.record_bytes.load(Relaxed),
             journal_bytes: core.journal.bytes_after(checkpointed),
@@ -136,6 +148,12 @@ impl Database {
             readers: core.pager.registry.readers().entries().len() as u64,
             poisoned_by: core.poisoned_by(),
         }
+    }
+
+    /// How long the steps of commits took and how large batches were, since the database was opened.
+    #[must_use]
+    pub fn timings(&self) -> WriteTimings {
+        self.shared.core.meters.timings()
     }
 
     /// Open snapshots and transactions, the oldest LSN first; a running checkpoint is among them.

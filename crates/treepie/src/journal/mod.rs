@@ -48,14 +48,9 @@ use crate::{
     ids::{DatabaseId, Lsn},
 };
 
-use self::{
-    marks::Marks,
-    segment::segment_name,
-    spare::Shelf,
-    writer::{Writer, group_len},
-};
+use self::{marks::Marks, segment::segment_name, spare::Shelf, writer::Writer};
 
-pub use self::{cursor::TornTail, reader::JournalReader};
+pub use self::{cursor::TornTail, reader::JournalReader, writer::group_len};
 
 /// A place in the history: a record and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,16 +143,15 @@ struct Shared {
 }
 
 impl Journal {
-    /// Makes room for records that are about to be appended, so that a full disk is met before
-    /// anything depends on them.
+    /// Makes room for `len` bytes of groups that are about to be appended ([`group_len`]), so that a
+    /// full disk is met before anything depends on them.
     ///
     /// # Errors
     /// [`Io`](Error::Io) when no segment can be made: nothing has changed, and a later call may
     /// succeed. [`Poisoned`](Error::Poisoned), and `Io` with poison when a step fails whose outcome
     /// is not known.
-    pub fn reserve(&self, records: &[&SealedRecord]) -> Result<()> {
+    pub fn reserve(&self, group_len: u64) -> Result<()> {
         let shared = &*self.shared;
-        let group_len = group_len(records);
         if shared.writer.lock().has_room(group_len) {
             return Ok(());
         }

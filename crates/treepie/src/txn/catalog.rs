@@ -38,7 +38,7 @@ pub fn check_name(name: &[u8]) -> Result<()> {
 }
 
 /// The catalog as a transaction sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Catalog {
     state: TreeState,
     next_tree: u32,

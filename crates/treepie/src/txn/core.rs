@@ -21,10 +21,18 @@ use crate::{
     },
     ids::Lsn,
     journal::{Journal, JournalPosition},
+    options::{Durability, Merging},
     pager::{space::Space, store::Pager},
 };
 
-use super::signals::Signals;
+use super::{
+    flusher::Flusher,
+    merger::Merger,
+    meters::Meters,
+    pages::PagesState,
+    pipeline::Pipeline,
+    signals::{Ask, Signals},
+};
 
 /// Bounds that writes and the checkpoint keep.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +43,13 @@ pub struct Bounds {
     pub journal_max: u64,
     /// Compression of records.
     pub compression: Compression,
-    /// Whether a thread runs checkpoints; otherwise the writer does, when a bound is reached.
+    /// Whether threads run checkpoints and what was submitted; otherwise the writer does, when a
+    /// bound is reached.
     pub background: bool,
+    /// When writes are acknowledged, unless they say otherwise.
+    pub durability: Durability,
+    /// Bounds of merged transactions.
+    pub merging: Merging,
 }
 
 /// The state of one open database.
@@ -53,6 +66,12 @@ pub struct Core {
     pub journal: Journal,
     /// What only the one writer may touch.
     pub writer: Mutex<Writer>,
+    /// Closures that wait to be merged into one transaction.
+    pub merger: Merger,
+    /// Sealed records on their way to the journal.
+    pub pipeline: Pipeline,
+    /// Syncs later what is acknowledged before.
+    pub flusher: Flusher,
     /// How far everything has come.
     pub watermarks: Watermarks,
     /// Commits since the last checkpoint, oldest first.
@@ -65,6 +84,8 @@ pub struct Core {
     pub signals: Signals,
     /// Counters for statistics.
     pub counters: Counters,
+    /// How long the steps of a commit take.
+    pub meters: Meters,
     poison: OnceLock<&'static str>,
     /// Keeps others out until the last handle and the last snapshot are gone.
     lock: Option<Box<dyn DiskLock>>,
@@ -73,8 +94,8 @@ pub struct Core {
 /// What only the one writer may touch.
 #[derive(Debug)]
 pub struct Writer {
-    /// Used and free pages, in the newest sealed state.
-    pub space: Space,
+    /// Used and free pages in the newest sealed state, and memory for the next transaction.
+    pub pages: PagesState,
     /// The last sealed record.
     pub tail: JournalPosition,
     /// Reused from record to record.
@@ -97,6 +118,7 @@ pub struct Watermarks {
     committed: AtomicU64,
     synced: AtomicU64,
     appended: AtomicU64,
+    sealed: AtomicU64,
 }
 
 impl Watermarks {
@@ -108,6 +130,7 @@ impl Watermarks {
             committed: last(),
             synced: last(),
             appended: last(),
+            sealed: last(),
         }
     }
 
@@ -129,6 +152,17 @@ impl Watermarks {
     /// LSN of the last record that was written to the journal.
     pub fn appended(&self) -> Lsn {
         Lsn(self.appended.load(Acquire))
+    }
+
+    /// LSN of the last record that was sealed: what the next transaction begins on.
+    pub fn sealed(&self) -> Lsn {
+        Lsn(self.sealed.load(Acquire))
+    }
+
+    /// Notes that records up to `lsn` are sealed.
+    pub fn set_sealed(&self, lsn: Lsn) {
+        self.sealed.store(lsn.0, Release);
+        self.assert_ordered();
     }
 
     /// Notes that the journal holds records up to `lsn`.
@@ -162,10 +196,13 @@ impl Watermarks {
         let committed = self.committed();
         let synced = self.synced();
         let appended = self.appended();
+        let sealed = self.sealed();
         assert!(checkpointed <= committed, "{self:?}");
         assert!(checkpointed <= synced, "{self:?}");
         assert!(synced <= appended, "{self:?}");
-        assert!(committed <= appended, "{self:?}");
+        assert!(appended <= sealed, "{self:?}");
+        // Above `appended` only where a commit is acknowledged from memory.
+        assert!(committed <= sealed, "{self:?}");
     }
 }
 
@@ -176,6 +213,10 @@ pub struct Counters {
     pub commits: AtomicU64,
     /// Bytes of records.
     pub record_bytes: AtomicU64,
+    /// Syncs of the journal that a commit asked for.
+    pub syncs: AtomicU64,
+    /// Closures that were committed.
+    pub closures: AtomicU64,
     /// Write transactions that began.
     pub transactions: AtomicU64,
     /// Transactions that were rolled back.
@@ -210,7 +251,15 @@ impl Core {
             commits: Mutex::new(VecDeque::from([point])),
             lineage: meta.lineage,
             meta: Mutex::new(meta),
-            writer: Mutex::new(Writer { space, tail: last, builder: RecordBuilder::default() }),
+            writer: Mutex::new(Writer {
+                pages: PagesState::new(space),
+                tail: last,
+                builder: RecordBuilder::default(),
+            }),
+            merger: Merger::default(),
+            pipeline: Pipeline::default(),
+            flusher: Flusher::default(),
+            meters: Meters::default(),
             pager,
             journal,
             signals: Signals::default(),
@@ -249,6 +298,26 @@ impl Core {
             tracing::error!(action, %error, "the database is read-only until it is reopened");
         }
         self.signals.wake_all();
+    }
+
+    /// Lets readers see a commit, which follows the last one.
+    pub(super) fn publish(&self, commits: &mut VecDeque<CommitPoint>, point: CommitPoint) {
+        let lsn = point.position.lsn;
+        commits.push_back(point);
+        self.watermarks.set_committed(lsn);
+        self.pager.registry.publish(lsn);
+        self.counters.commits.fetch_add(1, Relaxed);
+    }
+
+    /// Tells the checkpoint when there is work for it.
+    pub(super) fn ask_checkpoint(&self) {
+        let pool = &self.pager.pool;
+        let journal_bytes = self.journal.bytes_after(self.watermarks.checkpointed());
+        if journal_bytes >= self.bounds.checkpoint_distance {
+            self.signals.ask(Ask::Checkpoint);
+        } else if pool.memory_used() > pool.limits().memory_max / 8 * 7 {
+            self.signals.ask(Ask::WriteEarly);
+        }
     }
 
     /// The newest commit that the checkpoint may write: final, durable, and not above any reader.

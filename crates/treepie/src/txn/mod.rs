@@ -1,10 +1,20 @@
 //! Transactions: snapshots to read, write transactions to change, and what both stand on.
 
+mod batch;
 pub mod catalog;
 pub mod core;
+mod dirty;
+pub mod flusher;
+mod job;
+pub mod merger;
+pub mod meters;
+mod open_trees;
 mod pages;
+mod pipeline;
+pub mod reentrance;
 pub mod signals;
 pub mod snapshot;
+pub mod submit;
 pub mod tree_mut;
 pub mod write;
 

@@ -5,15 +5,12 @@
 //! change. Sealing stamps LSN and checksum into each page, writes the noted blocks into the record,
 //! and hands the frames over as new versions: nothing is copied twice.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
     format::{
         bitmap::{bit_position, bitmap_page, is_fixed, pages_per_group},
-        blocks::ChangedBlocks,
         checksum::crc32_change,
         node, overflow,
         page::{self, PageKind},
@@ -23,20 +20,12 @@ use crate::{
     pager::{
         access::{PageMut, PageRead, PageWrite},
         directory::NewVersion,
-        pool::Frame,
         space::Space,
         store::Pager,
     },
 };
 
-/// A page that the transaction has changed or made.
-#[derive(Debug)]
-struct DirtyPage {
-    frame: Frame,
-    changed: ChangedBlocks,
-    /// It was allocated in this transaction: its bytes were zero before.
-    is_new: bool,
-}
+use super::dirty::{DirtyPage, DirtyPages, UndoMark};
 
 /// A change of the space map, to be undone.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +42,39 @@ pub struct TxnPages {
     pager: Arc<Pager>,
     space: Space,
     base: Lsn,
-    dirty: FxHashMap<PageId, DirtyPage>,
-    runs: BTreeMap<PageId, Frame>,
+    dirty: DirtyPages,
     freed: Vec<(PageId, u32)>,
     space_changes: Vec<SpaceChange>,
     groups_before: u32,
+}
+
+/// What is kept from one transaction to the next: the space map, and memory.
+#[derive(Debug)]
+pub struct PagesState {
+    /// Used and free pages, in the newest sealed state.
+    pub(super) space: Space,
+    dirty: DirtyPages,
+}
+
+impl PagesState {
+    /// One past the highest used page.
+    pub fn page_count(&self) -> u32 {
+        self.space.page_count()
+    }
+
+    /// The state that `space` describes.
+    pub fn new(space: Space) -> PagesState {
+        PagesState { space, dirty: DirtyPages::default() }
+    }
+}
+
+/// Where a savepoint began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PagesMark {
+    undo: UndoMark,
+    space_changes: usize,
+    freed: usize,
+    groups: u32,
 }
 
 /// Versions that a sealed transaction made, ascending by page.
@@ -65,12 +82,12 @@ pub type NewVersions = Vec<(PageId, NewVersion)>;
 
 impl TxnPages {
     /// No changes yet, on top of `base`, of which the caller is a registered reader.
-    pub(crate) fn new(pager: Arc<Pager>, space: Space, base: Lsn) -> TxnPages {
+    pub(crate) fn new(pager: Arc<Pager>, state: PagesState, base: Lsn) -> TxnPages {
+        let PagesState { space, dirty } = state;
         TxnPages {
             pager,
             base,
-            dirty: FxHashMap::default(),
-            runs: BTreeMap::new(),
+            dirty,
             freed: Vec::new(),
             space_changes: Vec::new(),
             groups_before: space.group_count(),
@@ -78,15 +95,38 @@ impl TxnPages {
         }
     }
 
-    /// Undoes what was not sealed, and gives the space map back.
-    pub(crate) fn finish(mut self) -> Space {
+    /// Undoes what was not sealed, and gives the state back.
+    pub(crate) fn finish(mut self) -> PagesState {
         self.rollback();
-        std::mem::replace(&mut self.space, Space::new(self.pager.page_size()))
+        let space = std::mem::replace(&mut self.space, Space::new(self.pager.page_size()));
+        PagesState { space, dirty: std::mem::take(&mut self.dirty) }
+    }
+
+    /// Opens a savepoint inside those that are open.
+    pub(super) fn begin_savepoint(&mut self) -> PagesMark {
+        PagesMark {
+            undo: self.dirty.begin_savepoint(),
+            space_changes: self.space_changes.len(),
+            freed: self.freed.len(),
+            groups: self.space.group_count(),
+        }
+    }
+
+    /// Closes the innermost savepoint and keeps what came after it.
+    pub(super) fn keep_savepoint(&mut self, mark: PagesMark) {
+        self.dirty.keep_savepoint(mark.undo, &self.pager.pool);
+    }
+
+    /// Closes the innermost savepoint and undoes what came after it.
+    pub(super) fn undo_savepoint(&mut self, mark: PagesMark) {
+        self.undo_space(mark.space_changes, mark.groups);
+        self.freed.truncate(mark.freed);
+        self.dirty.undo_savepoint(mark.undo, &self.pager.pool);
     }
 
     /// Whether nothing was changed.
     pub(crate) fn is_clean(&self) -> bool {
-        self.dirty.is_empty() && self.runs.is_empty() && self.freed.is_empty()
+        self.dirty.is_empty() && self.freed.is_empty()
     }
 
     /// One past the highest used page.
@@ -96,7 +136,7 @@ impl TxnPages {
 
     /// Bytes of memory that the transaction holds.
     pub fn memory_len(&self) -> usize {
-        let runs: usize = self.runs.values().map(|frame| frame.bytes().len()).sum();
+        let runs: usize = self.dirty.runs().map(|frame| frame.bytes().len()).sum();
         self.dirty.len() * self.pager.page_size() + runs
     }
 
@@ -109,22 +149,19 @@ impl TxnPages {
     /// Makes the page `id`, which is used in the space map already, an empty leaf.
     pub(crate) fn create_leaf(&mut self, id: PageId, tree: TreeId) -> Result<()> {
         self.insert_new(id, PageKind::Leaf, 0, tree)?;
-        let dirty = self.dirty.get_mut(&id).expect("it was just put there");
-        node::init_leaf(dirty.frame.bytes_mut());
+        let page = self.dirty.get_mut(id, &self.pager.pool)?;
+        node::init_leaf(page.expect("it was just put there").frame.bytes_mut());
         Ok(())
     }
 
     fn insert_new(&mut self, id: PageId, kind: PageKind, level: u8, tree: TreeId) -> Result<()> {
+        if self.dirty.contains(id) {
+            return Err(self.damaged(id, "a tree refers to a page that is free"));
+        }
         let mut frame = self.pager.pool.page()?;
         frame.bytes_mut().fill(0);
         page::init(frame.bytes_mut(), id, kind, level, tree);
-        let mut changed = ChangedBlocks::new();
-        changed.note(0, page::PAGE_HEADER_SIZE);
-        let before = self.dirty.insert(id, DirtyPage { frame, changed, is_new: true });
-        if let Some(before) = before {
-            self.pager.pool.release(before.frame);
-            return Err(self.damaged(id, "a tree refers to a page that is free"));
-        }
+        self.dirty.insert(id, frame, true).changed.note(0, page::PAGE_HEADER_SIZE);
         Ok(())
     }
 
@@ -204,10 +241,10 @@ impl TxnPages {
     /// # Errors
     /// [`Error::Corrupt`] when a page that was changed cannot be read any more.
     pub(crate) fn seal(&mut self, lsn: Lsn, builder: &mut RecordBuilder) -> Result<NewVersions> {
-        let mut versions = NewVersions::with_capacity(self.dirty.len() + self.runs.len());
+        let mut versions = NewVersions::with_capacity(self.dirty.len() + self.dirty.runs().len());
         for &(first, len) in &self.freed {
             builder.free(first, len);
-            if !self.dirty.contains_key(&first) && !self.runs.contains_key(&first) {
+            if !self.dirty.contains(first) && !self.dirty.has_run(first) {
                 versions.push((first, NewVersion::Free));
             }
         }
@@ -215,10 +252,8 @@ impl TxnPages {
         versions.sort_unstable_by_key(|(id, _)| *id);
         versions.dedup_by_key(|(id, _)| *id);
         let mut failure = None;
-        let mut ids: Vec<PageId> = self.dirty.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let Some(mut dirty) = self.dirty.remove(&id) else { continue };
+        for id in self.dirty.ids() {
+            let Some(mut dirty) = self.dirty.take(id) else { continue };
             if dirty.changed.is_empty() {
                 self.pager.pool.release(dirty.frame);
                 continue;
@@ -231,7 +266,7 @@ impl TxnPages {
             self.release(versions);
             return Err(failure);
         }
-        for (id, mut frame) in std::mem::take(&mut self.runs) {
+        for (id, mut frame) in self.dirty.take_runs() {
             let bytes = frame.bytes_mut();
             page::set_lsn(bytes, lsn);
             let checksum = page::compute_checksum(bytes);
@@ -262,7 +297,7 @@ impl TxnPages {
         let page_size = self.pager.page_size();
         // Every second block a run of its own: a quarter more than the page.
         let pages = self.dirty.len() * (page_size + page_size / 4 + 8);
-        let runs: usize = self.runs.values().map(|frame| frame.bytes().len() + 32).sum();
+        let runs: usize = self.dirty.runs().map(|frame| frame.bytes().len() + 32).sum();
         (pages + runs + self.freed.len() * 16) as u64
     }
 
@@ -276,21 +311,20 @@ impl TxnPages {
 
     /// Undoes everything.
     pub(crate) fn rollback(&mut self) {
-        for change in std::mem::take(&mut self.space_changes).into_iter().rev() {
-            match change {
+        self.undo_space(0, self.groups_before);
+        self.freed.clear();
+        self.dirty.clear(&self.pager.pool);
+    }
+
+    fn undo_space(&mut self, len: usize, groups: u32) {
+        while self.space_changes.len() > len {
+            match self.space_changes.pop().expect("the log is longer than the mark") {
                 SpaceChange::Taken(first, len) => self.space.give(first, len),
                 SpaceChange::Given(first, len) => self.space.take(first, len),
             }
         }
-        if self.space.group_count() > self.groups_before {
-            self.space.end_groups(self.groups_before);
-        }
-        self.freed.clear();
-        for (_, dirty) in self.dirty.drain() {
-            self.pager.pool.release(dirty.frame);
-        }
-        for (_, frame) in std::mem::take(&mut self.runs) {
-            self.pager.pool.release(frame);
+        if self.space.group_count() > groups {
+            self.space.end_groups(groups);
         }
     }
 }
@@ -325,14 +359,14 @@ impl PageRead for TxnPages {
 
     #[inline]
     fn page(&self, id: PageId) -> Result<&[u8]> {
-        match self.dirty.get(&id) {
+        match self.dirty.get(id) {
             Some(dirty) => Ok(dirty.frame.bytes()),
             None => self.pager.page(id, self.base),
         }
     }
 
     fn run(&self, id: PageId, value_len: u64) -> Result<&[u8]> {
-        let Some(frame) = self.runs.get(&id) else {
+        let Some(frame) = self.dirty.run(id) else {
             return self.pager.run(id, value_len, self.base);
         };
         match overflow::value(frame.bytes()) {
@@ -354,18 +388,16 @@ impl PageRead for TxnPages {
 impl PageWrite for TxnPages {
     #[inline]
     fn page_mut(&mut self, id: PageId) -> Result<PageMut<'_>> {
-        use std::collections::hash_map::Entry;
-        let dirty = match self.dirty.entry(id) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let old = self.pager.page(id, self.base)?;
-                let mut frame = self.pager.pool.page()?;
-                frame.bytes_mut().copy_from_slice(&old[..self.pager.page_size()]);
-                let changed = ChangedBlocks::new();
-                entry.insert(DirtyPage { frame, changed, is_new: false })
-            }
-        };
-        Ok(PageMut::new(dirty.frame.bytes_mut(), &mut dirty.changed))
+        if !self.dirty.contains(id) {
+            let old = self.pager.page(id, self.base)?;
+            let mut frame = self.pager.pool.page()?;
+            frame.bytes_mut().copy_from_slice(&old[..self.pager.page_size()]);
+            let DirtyPage { frame, changed, .. } = self.dirty.insert(id, frame, false);
+            return Ok(PageMut::new(frame.bytes_mut(), changed));
+        }
+        let page = self.dirty.get_mut(id, &self.pager.pool)?;
+        let DirtyPage { frame, changed, .. } = page.expect("it is there");
+        Ok(PageMut::new(frame.bytes_mut(), changed))
     }
 
     fn allocate(&mut self, kind: PageKind, level: u8, tree: TreeId) -> Result<PageId> {
@@ -376,9 +408,7 @@ impl PageWrite for TxnPages {
 
     fn free(&mut self, id: PageId) -> Result<()> {
         self.give(id, 1)?;
-        if let Some(dirty) = self.dirty.remove(&id) {
-            self.pager.pool.release(dirty.frame);
-        }
+        self.dirty.remove(id, &self.pager.pool);
         Ok(())
     }
 
@@ -391,7 +421,7 @@ impl PageWrite for TxnPages {
             Ok(id) => {
                 page::init(frame.bytes_mut(), id, PageKind::Overflow, 0, tree);
                 overflow::fill(frame.bytes_mut(), value);
-                self.runs.insert(id, frame);
+                self.dirty.insert_run(id, frame);
                 Ok(id)
             }
             Err(error) => {
@@ -404,9 +434,7 @@ impl PageWrite for TxnPages {
     fn free_run(&mut self, id: PageId, value_len: u64) -> Result<()> {
         let page_count = overflow::page_count(value_len, self.pager.page_size());
         self.give(id, page_count)?;
-        if let Some(frame) = self.runs.remove(&id) {
-            self.pager.pool.release(frame);
-        }
+        self.dirty.remove_run(id, &self.pager.pool);
         Ok(())
     }
 }

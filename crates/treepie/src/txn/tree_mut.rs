@@ -7,7 +7,7 @@ use crate::{
     tree::{self, Edit, Key, Range},
 };
 
-use super::{pages::TxnPages, snapshot::borrowed_bounds, write::OpenTree};
+use super::{open_trees::OpenTree, pages::TxnPages, snapshot::borrowed_bounds};
 
 /// A tree in a write transaction. Reads see the changes made so far; nobody else does before the
 /// commit.

@@ -1,24 +1,25 @@
 //! A write transaction: closures change trees, and all of it becomes one record, or nothing.
 //!
-//! The steps of a commit are kept apart, so that several callers can be merged into one and records
-//! can be in flight while the next transaction runs:
+//! The steps of a commit are apart, so that callers are merged into one transaction and records are
+//! in flight while the next one runs:
 //!
 //! ```text
-//! run      the caller's closure changes pages            (`WriteTxn`, `TreeMut`)
-//! seal     pages become versions and a record            (`WriteTxn::seal`)
-//! append   the record goes to the journal                (`append`)
-//! sync     the journal is made durable                   (`append`)
-//! commit   readers see the LSN, the checkpoint is told   (`publish`)
+//! run      closures change pages, each with a savepoint   (`WriteTxn`, `TreeMut`, `batch`)
+//! seal     pages become versions and a record             (`WriteTxn::seal`)
+//! append   the record goes to the journal                 (`pipeline`)
+//! sync     the journal is made durable                    (`pipeline`)
+//! commit   readers see the LSN, the checkpoint is told    (`pipeline`)
 //! ```
+//!
+//! A transaction stands on the newest *sealed* state, whether that is committed yet or not: records
+//! become final in the order of their LSNs, so it cannot be final before what it saw.
 
 use std::{
-    cell::Cell,
-    panic::Location,
+    panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use parking_lot::MutexGuard;
-use rustc_hash::FxHashMap;
 
 use crate::{
     error::{Error, Result},
@@ -26,51 +27,51 @@ use crate::{
     ids::{Lsn, Term},
     journal::JournalPosition,
     limits::{ANNOTATIONS_LEN_MAX, RECORD_LEN_MAX},
+    options::Durability,
     pager::{readers::ReaderSlot, space::Space},
-    tree::{self, Hint, TreeState},
+    tree::{self, TreeState},
 };
 
 use super::{
     catalog::{Catalog, check_name},
     core::{CommitPoint, Core, Writer},
-    pages::TxnPages,
-    signals::Ask,
+    open_trees::{OpenTrees, TreesMark},
+    pages::{PagesMark, PagesState, TxnPages},
+    pipeline::InFlight,
+    reentrance::{enter, leave},
     tree_mut::TreeMut,
 };
 
-thread_local! {
-    /// Addresses of the cores that this thread writes to; nearly always none or one.
-    static WRITING: Cell<[usize; 4]> = const { Cell::new([0; 4]) };
-}
-
-/// One write transaction. Dropping it undoes everything.
+/// One write transaction, or the part of a merged one that a closure sees. Dropping it undoes
+/// everything.
 #[derive(Debug)]
 pub struct WriteTxn<'db> {
     core: &'db Core,
-    writer: MutexGuard<'db, Writer>,
+    /// There until the transaction ends.
+    writer: Option<MutexGuard<'db, Writer>>,
     /// There until the transaction ends.
     pages: Option<TxnPages>,
     reader: ReaderSlot,
     catalog: Catalog,
-    open: Vec<OpenTree>,
-    by_name: FxHashMap<Vec<u8>, usize>,
+    open: OpenTrees,
     annotations: Vec<Vec<u8>>,
+    /// Of these, those of closures before this one.
+    annotations_before: usize,
     /// An operation failed half-way: what the pages hold is no state of the trees.
     broken: bool,
-    committed: bool,
-    /// Tells its handles from those of other transactions.
+    /// Something is to be sealed from closures before this one.
+    kept: bool,
+    /// Tells its handles from those of other transactions and closures.
     number: u64,
 }
 
-/// A tree that the transaction has looked up or made.
+/// Where a savepoint began.
 #[derive(Debug)]
-pub(super) struct OpenTree {
-    pub(super) name: Vec<u8>,
-    pub(super) state: TreeState,
-    /// The state that the catalog has; `None` for a tree made in this transaction.
-    pub(super) stored: Option<TreeState>,
-    pub(super) hint: Hint,
-    pub(super) dropped: bool,
+struct Savepoint {
+    pages: PagesMark,
+    trees: TreesMark,
+    catalog: Catalog,
+    annotations: usize,
 }
 
 /// A tree that is open in a write transaction, as a number: cheap to keep beside others.
@@ -99,42 +100,65 @@ impl<'db> WriteTxn<'db> {
     pub(crate) fn begin(core: &'db Core) -> Result<WriteTxn<'db>> {
         let location = Location::caller();
         enter(core)?;
-        let begun = WriteTxn::begin_entered(core, location);
-        if begun.is_err() {
+        let writer = core.writer.lock();
+        WriteTxn::begin_entered(core, writer, location).map_err(|(_, error)| {
             leave(core);
-        }
-        begun
+            error
+        })
     }
 
-    fn begin_entered(core: &'db Core, location: &'static Location<'static>) -> Result<Self> {
-        let mut writer = core.writer.lock();
-        core.check_poison()?;
-        let reader = core.pager.registry.add(core.disk.now_us(), location)?;
-        assert_eq!(reader.lsn(), writer.tail.lsn, "a sealed record is not committed");
-        let page_size = core.pager.page_size();
-        let space = std::mem::replace(&mut writer.space, Space::new(page_size));
-        let mut pages = TxnPages::new(Arc::clone(&core.pager), space, reader.lsn());
+    /// The same for whoever is the writer already.
+    pub(super) fn begin_merged(
+        core: &'db Core,
+        writer: MutexGuard<'db, Writer>,
+        location: &'static Location<'static>,
+    ) -> Result<WriteTxn<'db>, (MutexGuard<'db, Writer>, Error)> {
+        if let Err(error) = enter(core) {
+            return Err((writer, error));
+        }
+        WriteTxn::begin_entered(core, writer, location).inspect_err(|_| leave(core))
+    }
+
+    fn begin_entered(
+        core: &'db Core,
+        mut writer: MutexGuard<'db, Writer>,
+        location: &'static Location<'static>,
+    ) -> Result<WriteTxn<'db>, (MutexGuard<'db, Writer>, Error)> {
+        if let Err(error) = core.check_poison() {
+            return Err((writer, error));
+        }
+        let base = writer.tail.lsn;
+        let reader = match core.pager.registry.add_at(base, core.disk.now_us(), location) {
+            Ok(reader) => reader,
+            Err(error) => return Err((writer, error)),
+        };
+        if let Some(record) = core.pipeline.spare() {
+            writer.builder.recycle(record);
+        }
+        let blank = PagesState::new(Space::new(core.pager.page_size()));
+        let state = std::mem::replace(&mut writer.pages, blank);
+        let mut pages = TxnPages::new(Arc::clone(&core.pager), state, base);
         let catalog =
-            if reader.lsn() == Lsn(0) { create_catalog(&mut pages) } else { Catalog::open(&pages) };
+            if base == Lsn(0) { create_catalog(&mut pages) } else { Catalog::open(&pages) };
         let catalog = match catalog {
             Ok(catalog) => catalog,
             Err(error) => {
-                writer.space = pages.finish();
+                writer.pages = pages.finish();
                 core.pager.registry.remove(&reader);
-                return Err(error);
+                return Err((writer, error));
             }
         };
         Ok(WriteTxn {
             core,
-            writer,
+            writer: Some(writer),
             pages: Some(pages),
             reader,
             catalog,
-            open: Vec::new(),
-            by_name: FxHashMap::default(),
+            open: OpenTrees::default(),
             annotations: Vec::new(),
+            annotations_before: 0,
             broken: false,
-            committed: false,
+            kept: false,
             number: core.counters.transactions.fetch_add(1, Relaxed),
         })
     }
@@ -171,7 +195,7 @@ impl<'db> WriteTxn<'db> {
     /// [`Error::UnknownTree`] when it was dropped since.
     pub fn by_handle(&mut self, handle: TreeHandle) -> Result<TreeMut<'_>> {
         assert_eq!(handle.txn, self.number, "the handle is of another transaction");
-        let open = &mut self.open[handle.index];
+        let open = self.open.get_mut(handle.index);
         if open.dropped {
             return Err(Error::UnknownTree { name: open.name.clone() });
         }
@@ -200,14 +224,14 @@ impl<'db> WriteTxn<'db> {
         check_name(name)?;
         let Some(handle) = self.find_open(name)? else { return Ok(false) };
         let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let open = &mut self.open[handle.index];
-        open.dropped = true;
-        let mut result = tree::drop_pages(pages, &open.state);
-        if result.is_ok() && open.stored.is_some() {
+        let open = self.open.get_mut(handle.index);
+        let (state, is_stored) = (open.state, open.stored.is_some());
+        self.open.drop_tree(handle.index);
+        let mut result = tree::drop_pages(pages, &state);
+        if result.is_ok() && is_stored {
             result = self.catalog.remove(pages, name).map(|_| ());
         }
         self.broken |= result.is_err();
-        self.by_name.remove(name);
         result.map(|()| true)
     }
 
@@ -239,7 +263,8 @@ impl<'db> WriteTxn<'db> {
     /// [`Error::Bound`] when the annotations of the transaction would exceed 16 MiB.
     pub fn annotate(&mut self, bytes: impl Into<Vec<u8>>) -> Result<()> {
         let bytes = bytes.into();
-        let framed: usize = self.annotations.iter().map(|bytes| bytes.len() + 4).sum();
+        let own = &self.annotations[self.annotations_before..];
+        let framed: usize = own.iter().map(|bytes| bytes.len() + 4).sum();
         if framed + bytes.len() + 4 > ANNOTATIONS_LEN_MAX {
             return Err(Error::Bound {
                 option: "annotations of a transaction",
@@ -249,6 +274,151 @@ impl<'db> WriteTxn<'db> {
         }
         self.annotations.push(bytes);
         Ok(())
+    }
+
+    /// Runs a part of the transaction that can fail by itself: when `change` returns an error, its
+    /// changes are undone, and what was before them stays. Savepoints nest. A panic goes through, after
+    /// the same.
+    ///
+    /// It costs what `change` changes, not what the transaction has changed before.
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// db.write(|tx| {
+    ///     tx.tree("log")?.insert("1", "tried")?;
+    ///     let booked = tx.savepoint(|tx| {
+    ///         tx.tree("seats")?.insert("12A", "anna")?;
+    ///         Err::<(), _>(treepie::Error::rejected("she cannot pay"))
+    ///     });
+    ///     assert!(booked.is_err());
+    ///     assert!(tx.tree("seats")?.is_empty());
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(db.read()?.tree("log")?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What `change` returns; [`Error::Rejected`] when it hides that an operation failed half-way.
+    pub fn savepoint<T>(
+        &mut self,
+        change: impl FnOnce(&mut WriteTxn<'db>) -> Result<T>,
+    ) -> Result<T> {
+        if self.broken {
+            return Err(half_way());
+        }
+        let savepoint = self.begin_savepoint();
+        let result = match catch_unwind(AssertUnwindSafe(|| change(self))) {
+            Ok(result) => result,
+            Err(panic) => {
+                self.undo_savepoint(savepoint);
+                resume_unwind(panic);
+            }
+        };
+        let result = if self.broken && result.is_ok() { Err(half_way()) } else { result };
+        match &result {
+            Ok(_) => self.keep_savepoint(savepoint),
+            Err(_) => self.undo_savepoint(savepoint),
+        }
+        result
+    }
+
+    fn begin_savepoint(&mut self) -> Savepoint {
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        Savepoint {
+            pages: pages.begin_savepoint(),
+            trees: self.open.begin_savepoint(),
+            catalog: self.catalog.clone(),
+            annotations: self.annotations.len(),
+        }
+    }
+
+    fn keep_savepoint(&mut self, savepoint: Savepoint) {
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        pages.keep_savepoint(savepoint.pages);
+        self.open.keep_savepoint(savepoint.trees);
+    }
+
+    fn undo_savepoint(&mut self, savepoint: Savepoint) {
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        pages.undo_savepoint(savepoint.pages);
+        self.open.undo_savepoint(savepoint.trees);
+        self.catalog = savepoint.catalog;
+        self.annotations.truncate(savepoint.annotations);
+        self.broken = false;
+    }
+
+    /// Runs the closure of one of the merged callers. `run` returns whether its changes stay; they
+    /// are undone otherwise, and nothing else is.
+    ///
+    /// # Errors
+    /// Why they could not stay although they should have.
+    pub(super) fn run_merged(
+        &mut self,
+        run: impl FnOnce(&mut WriteTxn<'db>) -> bool,
+    ) -> Result<()> {
+        self.number = self.core.counters.transactions.fetch_add(1, Relaxed);
+        self.annotations_before = self.annotations.len();
+        // Undoing the first closure is undoing everything.
+        let savepoint = self.kept.then(|| self.begin_savepoint());
+        let stays = run(self);
+        let verdict = if stays { self.check() } else { Ok(()) };
+        if stays && verdict.is_ok() {
+            savepoint.into_iter().for_each(|savepoint| self.keep_savepoint(savepoint));
+            self.core.counters.closures.fetch_add(1, Relaxed);
+            self.kept = true;
+            return Ok(());
+        }
+        let pages = self.pages.as_ref().expect("the transaction has not ended");
+        if !pages.is_clean() {
+            self.core.counters.rollbacks.fetch_add(1, Relaxed);
+        }
+        match savepoint {
+            Some(savepoint) => self.undo_savepoint(savepoint),
+            None => self.reset(),
+        }
+        verdict
+    }
+
+    /// Undoes everything so far.
+    fn reset(&mut self) {
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        pages.rollback();
+        self.open = OpenTrees::default();
+        self.annotations.clear();
+        self.broken = false;
+        if let Ok(catalog) = Catalog::open(pages) {
+            self.catalog = catalog;
+        } else {
+            // It could be read when the transaction began.
+            self.broken = true;
+        }
+    }
+
+    /// Whether what was changed so far can become a record.
+    fn check(&self) -> Result<()> {
+        if self.broken {
+            return Err(half_way());
+        }
+        let pages = self.pages.as_ref().expect("the transaction has not ended");
+        let payload_len_max = pages.payload_len_max() + ANNOTATIONS_LEN_MAX as u64 * 4;
+        if payload_len_max > RECORD_LEN_MAX {
+            return Err(Error::Bound {
+                option: "bytes of a transaction",
+                max: RECORD_LEN_MAX,
+                hint: "split the transaction",
+            });
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that the transaction holds.
+    pub(super) fn memory_len(&self) -> usize {
+        let annotations: usize = self.annotations.iter().map(Vec::len).sum();
+        self.pages.as_ref().map_or(0, TxnPages::memory_len) + annotations * 8
     }
 
     /// As `tree`, for the engine's own names too.
@@ -267,11 +437,10 @@ impl<'db> WriteTxn<'db> {
     }
 
     fn find_open(&mut self, name: &[u8]) -> Result<Option<TreeHandle>> {
-        if let Some(index) = self.by_name.get(name) {
-            return Ok(Some(TreeHandle { index: *index, txn: self.number }));
+        if let Some(index) = self.open.find(name) {
+            return Ok(Some(TreeHandle { index, txn: self.number }));
         }
-        let dropped = self.open.iter().any(|open| open.dropped && open.name == name);
-        if dropped || name.is_empty() {
+        if self.open.was_dropped(name) || name.is_empty() {
             return Ok(None);
         }
         let pages = self.pages.as_ref().expect("the transaction has not ended");
@@ -280,11 +449,7 @@ impl<'db> WriteTxn<'db> {
     }
 
     fn add_open(&mut self, name: &[u8], state: TreeState, stored: Option<TreeState>) -> TreeHandle {
-        let index = self.open.len();
-        let hint = Hint::default();
-        self.open.push(OpenTree { name: name.to_owned(), state, stored, hint, dropped: false });
-        self.by_name.insert(name.to_owned(), index);
-        TreeHandle { index, txn: self.number }
+        TreeHandle { index: self.open.add(name, state, stored), txn: self.number }
     }
 
     /// Undoes everything, as dropping the transaction does.
@@ -296,33 +461,25 @@ impl<'db> WriteTxn<'db> {
     /// state that was read when nothing was changed.
     ///
     /// # Errors
-    /// [`Error::Io`] when the journal cannot be written or synced: the database is poisoned, and
-    /// whether the changes survive shows when it is reopened. [`Error::Rejected`] when an operation
-    /// failed half-way before. In any other case everything is undone.
-    pub fn commit(mut self) -> Result<Lsn> {
-        if self.broken {
-            return Err(Error::rejected("an operation of the transaction failed half-way"));
-        }
-        self.write_catalog()?;
-        let pages = self.pages.as_ref().expect("the transaction has not ended");
-        if pages.is_clean() && self.annotations.is_empty() {
-            return Ok(self.reader.lsn());
-        }
-        let payload_len_max = pages.payload_len_max() + ANNOTATIONS_LEN_MAX as u64 * 2;
-        if payload_len_max > RECORD_LEN_MAX {
-            return Err(Error::Bound {
-                option: "bytes of a transaction",
-                max: RECORD_LEN_MAX,
-                hint: "split the transaction",
-            });
-        }
-        let (record, point) = self.seal()?;
-        append(self.core, &record)?;
-        publish(self.core, point);
-        self.committed = true;
-        let lsn = record.lsn;
-        self.writer.builder.recycle(record);
-        Ok(lsn)
+    /// [`Error::OutcomeUnknown`] when the journal cannot be written or synced: the database is
+    /// poisoned, and whether the changes survive shows when it is reopened. [`Error::Rejected`] when
+    /// an operation failed half-way before. In any other case everything is undone.
+    pub fn commit(self) -> Result<Lsn> {
+        let durability = self.core.bounds.durability;
+        self.commit_as(durability)
+    }
+
+    /// As [`commit`](WriteTxn::commit), acknowledged as `durability` says.
+    ///
+    /// # Errors
+    /// As [`commit`](WriteTxn::commit).
+    pub fn commit_as(mut self, durability: Durability) -> Result<Lsn> {
+        let core = self.core;
+        let lsn = self.seal(durability)?;
+        let writer = self.into_writer();
+        let committed = core.pipeline.commit(core, lsn, durability);
+        drop(writer);
+        committed.map(|()| lsn)
     }
 
     /// Writes the states of all changed trees into the catalog.
@@ -338,10 +495,29 @@ impl<'db> WriteTxn<'db> {
         if changed { self.catalog.put_own(pages) } else { Ok(()) }
     }
 
+    /// Makes a record of the changes and puts it behind those in flight. Returns its LSN; that of the
+    /// state below when nothing was changed.
+    ///
+    /// # Errors
+    /// Those of [`commit`](WriteTxn::commit) that leave nothing behind.
+    pub(super) fn seal(&mut self, durability: Durability) -> Result<Lsn> {
+        self.check()?;
+        self.write_catalog()?;
+        let pages = self.pages.as_ref().expect("the transaction has not ended");
+        if pages.is_clean() && self.annotations.is_empty() {
+            return Ok(self.reader.lsn());
+        }
+        let (record, point) = self.make_record()?;
+        let lsn = record.lsn;
+        self.core.pipeline.push(self.core, InFlight { record, point, durability });
+        Ok(lsn)
+    }
+
     /// Turns the changes into a record and into versions that only readers of its LSN will see.
-    fn seal(&mut self) -> Result<(SealedRecord, CommitPoint)> {
+    fn make_record(&mut self) -> Result<(SealedRecord, CommitPoint)> {
+        let core = self.core;
         let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let writer = &mut *self.writer;
+        let writer = &mut **self.writer.as_mut().expect("the transaction has not ended");
         let lsn = writer.tail.lsn.next();
         let versions = match pages.seal(lsn, &mut writer.builder) {
             Ok(versions) => versions,
@@ -357,59 +533,50 @@ impl<'db> WriteTxn<'db> {
             kind: RecordKind::Transaction,
             lsn,
             term: Term(0),
-            page_size: self.core.pager.page_size(),
-            time_us: self.core.disk.now_us(),
-            known_committed: self.core.watermarks.committed(),
+            page_size: core.pager.page_size(),
+            time_us: core.disk.now_us(),
+            known_committed: core.watermarks.committed(),
             chain_before: writer.tail.chain,
         };
-        let record = writer.builder.finish(&meta, self.core.bounds.compression);
+        let record = writer.builder.finish(&meta, core.bounds.compression);
         // Room in the journal is made before anything is handed over: on a full disk the
         // transaction fails, and the database goes on.
-        if let Err(error) = self.core.journal.reserve(&[&record]) {
-            if matches!(error, Error::Poisoned { .. }) || self.core.journal.is_poisoned() {
-                self.core.poison("roll of the journal", &error);
+        if let Err(error) = core.pipeline.reserve(core, &record) {
+            if matches!(error, Error::Poisoned { .. }) || core.journal.is_poisoned() {
+                core.poison("roll of the journal", &error);
             }
             pages.unseal(versions);
             return Err(error);
         }
         pages.sealed();
-        let mut change = self.core.pager.directory.change(&self.core.pager.registry);
+        let mut change = core.pager.directory.change(&core.pager.registry);
         for (id, version) in versions {
             change.push(id, lsn, version);
         }
-        change.finish(&self.core.pager.pool, false);
+        change.finish(&core.pager.pool, false);
         writer.tail = JournalPosition { lsn, chain: record.chain };
         let point = CommitPoint { position: writer.tail, page_count: pages.page_count() };
         Ok((record, point))
     }
-}
 
-/// Appends a record to the journal and waits until it is durable.
-fn append(core: &Core, record: &SealedRecord) -> Result<()> {
-    core.journal
-        .append(&[record])
-        .inspect_err(|error| core.poison("write of the journal", error))?;
-    core.watermarks.set_appended(record.lsn);
-    let synced =
-        core.journal.sync().inspect_err(|error| core.poison("sync of the journal", error))?;
-    core.watermarks.set_synced(synced);
-    core.counters.record_bytes.fetch_add(record.bytes().len() as u64, Relaxed);
-    Ok(())
-}
-
-/// Lets readers see a commit, and tells the checkpoint when there is work for it.
-fn publish(core: &Core, point: CommitPoint) {
-    core.commits.lock().push_back(point);
-    core.watermarks.set_committed(point.position.lsn);
-    core.pager.registry.publish(point.position.lsn);
-    core.counters.commits.fetch_add(1, Relaxed);
-    let pool = &core.pager.pool;
-    let journal_bytes = core.journal.bytes_after(core.watermarks.checkpointed());
-    if journal_bytes >= core.bounds.checkpoint_distance {
-        core.signals.ask(Ask::Checkpoint);
-    } else if pool.memory_used() > pool.limits().memory_max / 8 * 7 {
-        core.signals.ask(Ask::WriteEarly);
+    /// Ends the transaction, and hands the writer's place on. What was not sealed is undone.
+    pub(super) fn into_writer(mut self) -> MutexGuard<'db, Writer> {
+        self.end().expect("the transaction ends once")
     }
+
+    fn end(&mut self) -> Option<MutexGuard<'db, Writer>> {
+        let mut writer = self.writer.take()?;
+        if let Some(pages) = self.pages.take() {
+            writer.pages = pages.finish();
+        }
+        self.core.pager.registry.remove(&self.reader);
+        leave(self.core);
+        Some(writer)
+    }
+}
+
+fn half_way() -> Error {
+    Error::rejected("an operation of the transaction failed half-way")
 }
 
 fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {
@@ -422,40 +589,10 @@ fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {
 
 impl Drop for WriteTxn<'_> {
     fn drop(&mut self) {
-        if let Some(pages) = self.pages.take() {
-            if !self.committed && !pages.is_clean() {
-                self.core.counters.rollbacks.fetch_add(1, Relaxed);
-            }
-            self.writer.space = pages.finish();
+        let has_changes = self.pages.as_ref().is_some_and(|pages| !pages.is_clean());
+        if has_changes {
+            self.core.counters.rollbacks.fetch_add(1, Relaxed);
         }
-        self.core.pager.registry.remove(&self.reader);
-        leave(self.core);
+        drop(self.end());
     }
-}
-
-/// Notes that this thread writes to `core`.
-fn enter(core: &Core) -> Result<()> {
-    let address = std::ptr::from_ref(core).addr();
-    let mut writing = WRITING.get();
-    if writing.contains(&address) {
-        return Err(Error::Reentrant);
-    }
-    let place = writing.iter_mut().find(|place| **place == 0).ok_or(Error::Bound {
-        option: "write transactions of one thread",
-        max: 4,
-        hint: "end one of them first",
-    })?;
-    *place = address;
-    WRITING.set(writing);
-    Ok(())
-}
-
-fn leave(core: &Core) {
-    let address = std::ptr::from_ref(core).addr();
-    WRITING.set(WRITING.get().map(|place| if place == address { 0 } else { place }));
-}
-
-/// Whether this thread is inside a write transaction of `core`.
-pub fn is_writing(core: &Core) -> bool {
-    WRITING.get().contains(&std::ptr::from_ref(core).addr())
 }

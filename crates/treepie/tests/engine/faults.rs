@@ -184,7 +184,11 @@ fn changing_calls(disk: &SimDisk) -> u64 {
 
 /// Where the planted error must turn up: as itself, with the call and the file.
 fn assert_names_the_call(error: &Error, number: i32, context: &str) {
-    let Error::Io { action, file, source } = error else {
+    let failed = match error {
+        Error::OutcomeUnknown { source, .. } => source,
+        other => other,
+    };
+    let Error::Io { action, file, source } = failed else {
         panic!("{context}: the failure came back as {error:?}");
     };
     assert_eq!(source.raw_os_error(), Some(number), "{context}: {error}");

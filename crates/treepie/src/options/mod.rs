@@ -8,6 +8,10 @@ use crate::{
     limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
 };
 
+mod merging;
+
+pub(crate) use self::merging::Merging;
+pub use self::merging::{Durability, Overlap};
 pub use crate::format::record::Compression;
 
 const MIB: usize = 1 << 20;
@@ -37,6 +41,9 @@ pub struct Options {
     pub(crate) compression: Compression,
     pub(crate) background_threads: bool,
     pub(crate) checkpoint_on_close: bool,
+    pub(crate) durability: Durability,
+    pub(crate) sync_interval: Duration,
+    pub(crate) merging: Merging,
     pub(crate) disk: Arc<dyn Disk>,
 }
 
@@ -65,6 +72,9 @@ impl Options {
             compression: Compression::Auto,
             background_threads: true,
             checkpoint_on_close: true,
+            durability: Durability::Sync,
+            sync_interval: Duration::from_millis(100),
+            merging: Merging::default(),
             disk: Arc::new(RealDisk),
         }
     }
@@ -209,7 +219,7 @@ impl Options {
         if self.journal_max < self.checkpoint_distance {
             return refuse("journal_max", "must be at least checkpoint_distance");
         }
-        Ok(())
+        self.merging.validate()
     }
 }
 

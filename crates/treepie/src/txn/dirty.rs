@@ -1,0 +1,343 @@
+//! The pages that a transaction has changed, by number, and the undo log of its savepoints.
+//!
+//! A page's frame and notes lie in a slot; an index of eight bytes an entry finds it, so that a
+//! transaction of thousands of pages still searches in the first caches. Memory of both is kept
+//! from transaction to transaction.
+//!
+//! A savepoint costs what is changed after it: the first time that a page is touched after the
+//! savepoint, its state before goes into the undo log (nothing but its number, when it was not dirty
+//! yet). The transaction's first closure needs no savepoint at all: to undo it is to undo
+//! everything.
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    error::Result,
+    format::blocks::ChangedBlocks,
+    ids::PageId,
+    pager::pool::{Frame, Pool},
+};
+
+/// Slots whose memory is kept for the next transaction.
+const SLOTS_KEPT_MAX: usize = 16 << 10;
+
+/// A page that the transaction has changed or made.
+#[derive(Debug)]
+pub(super) struct DirtyPage {
+    pub frame: Frame,
+    pub changed: ChangedBlocks,
+    /// It was allocated in this transaction: its bytes were zero before.
+    pub is_new: bool,
+    /// The savepoint after which its state was saved last; 0 is the transaction itself.
+    saved_in: u32,
+}
+
+/// One step of going back to a savepoint.
+#[derive(Debug)]
+enum Undo {
+    /// The page was not dirty.
+    Clean(PageId),
+    /// The page was dirty, in this state.
+    Page(PageId, DirtyPage),
+    /// The run was not there.
+    NoRun(PageId),
+    /// The run was there.
+    Run(PageId, Frame),
+}
+
+/// All dirty pages of one transaction.
+#[derive(Debug, Default)]
+pub(super) struct DirtyPages {
+    index: FxHashMap<PageId, u32>,
+    slots: Vec<Option<DirtyPage>>,
+    vacant: Vec<u32>,
+    runs: std::collections::BTreeMap<PageId, Frame>,
+    undo: Vec<Undo>,
+    /// The innermost savepoint that is open; 0 when none is.
+    savepoint: u32,
+    /// Savepoints of the transaction so far.
+    savepoint_count: u32,
+}
+
+/// Where the undo log of a savepoint begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UndoMark {
+    len: usize,
+    outer: u32,
+}
+
+impl DirtyPages {
+    #[inline]
+    pub fn get(&self, id: PageId) -> Option<&DirtyPage> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let slot = *self.index.get(&id)?;
+        self.slots[slot as usize].as_ref()
+    }
+
+    pub fn contains(&self, id: PageId) -> bool {
+        self.index.contains_key(&id)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty() && self.runs.is_empty()
+    }
+
+    /// Pages, runs not counted.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// The numbers of all pages, ascending.
+    pub fn ids(&self) -> Vec<PageId> {
+        let mut ids: Vec<PageId> = self.index.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The page, to be changed: its state goes into the undo log where a savepoint asks for it.
+    ///
+    /// # Errors
+    /// Those of [`Pool::page`].
+    #[inline]
+    pub fn get_mut(&mut self, id: PageId, pool: &Pool) -> Result<Option<&mut DirtyPage>> {
+        let Some(&slot) = self.index.get(&id) else { return Ok(None) };
+        let page = self.slots[slot as usize].as_mut().expect("the index leads to pages");
+        if page.saved_in < self.savepoint {
+            let before = copy_of(page, pool)?;
+            page.saved_in = self.savepoint;
+            self.undo.push(Undo::Page(id, before));
+        }
+        Ok(Some(page))
+    }
+
+    /// Adds a page that is not there.
+    ///
+    /// # Panics
+    /// If it is.
+    pub fn insert(&mut self, id: PageId, frame: Frame, is_new: bool) -> &mut DirtyPage {
+        if self.savepoint > 0 {
+            self.undo.push(Undo::Clean(id));
+        }
+        let saved_in = self.savepoint;
+        self.put(id, DirtyPage { frame, changed: ChangedBlocks::new(), is_new, saved_in })
+    }
+
+    fn put(&mut self, id: PageId, page: DirtyPage) -> &mut DirtyPage {
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("page numbers have 32 bits")
+        });
+        let before = self.index.insert(id, slot);
+        assert!(before.is_none(), "page {id} is dirty already");
+        self.slots[slot as usize].insert(page)
+    }
+
+    /// Takes a page out, for good: its record is being made.
+    pub fn take(&mut self, id: PageId) -> Option<DirtyPage> {
+        let slot = self.index.remove(&id)?;
+        self.vacant.push(slot);
+        self.slots[slot as usize].take()
+    }
+
+    /// Drops a page that became free.
+    pub fn remove(&mut self, id: PageId, pool: &Pool) {
+        let Some(page) = self.take(id) else { return };
+        if self.savepoint > 0 {
+            self.undo.push(Undo::Page(id, page));
+        } else {
+            pool.release(page.frame);
+        }
+    }
+
+    pub fn run(&self, id: PageId) -> Option<&Frame> {
+        self.runs.get(&id)
+    }
+
+    pub fn has_run(&self, id: PageId) -> bool {
+        self.runs.contains_key(&id)
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> impl ExactSizeIterator<Item = &Frame> {
+        self.runs.values()
+    }
+
+    /// Takes all runs out, ascending: their record is being made.
+    pub fn take_runs(&mut self) -> impl Iterator<Item = (PageId, Frame)> + use<> {
+        std::mem::take(&mut self.runs).into_iter()
+    }
+
+    pub fn insert_run(&mut self, id: PageId, frame: Frame) {
+        if self.savepoint > 0 {
+            self.undo.push(Undo::NoRun(id));
+        }
+        let before = self.runs.insert(id, frame);
+        assert!(before.is_none(), "a run begins at page {id} already");
+    }
+
+    /// Drops a run that became free.
+    pub fn remove_run(&mut self, id: PageId, pool: &Pool) {
+        let Some(frame) = self.runs.remove(&id) else { return };
+        if self.savepoint > 0 {
+            self.undo.push(Undo::Run(id, frame));
+        } else {
+            pool.release(frame);
+        }
+    }
+
+    /// Opens a savepoint inside those that are open.
+    pub fn begin_savepoint(&mut self) -> UndoMark {
+        let mark = UndoMark { len: self.undo.len(), outer: self.savepoint };
+        self.savepoint_count += 1;
+        self.savepoint = self.savepoint_count;
+        mark
+    }
+
+    /// Closes the innermost savepoint and keeps what came after it.
+    pub fn keep_savepoint(&mut self, mark: UndoMark, pool: &Pool) {
+        self.savepoint = mark.outer;
+        if mark.outer > 0 {
+            return;
+        }
+        assert_eq!(mark.len, 0, "the outermost savepoint begins the undo log");
+        for undo in self.undo.drain(..) {
+            if let Undo::Page(_, DirtyPage { frame, .. }) | Undo::Run(_, frame) = undo {
+                pool.release(frame);
+            }
+        }
+    }
+
+    /// Closes the innermost savepoint and undoes what came after it.
+    pub fn undo_savepoint(&mut self, mark: UndoMark, pool: &Pool) {
+        while self.undo.len() > mark.len {
+            match self.undo.pop().expect("the log is longer than the mark") {
+                Undo::Clean(id) => self.drop_page(id, pool),
+                Undo::Page(id, before) => {
+                    self.drop_page(id, pool);
+                    self.put(id, before);
+                }
+                Undo::NoRun(id) => self.runs.remove(&id).into_iter().for_each(|f| pool.release(f)),
+                Undo::Run(id, frame) => {
+                    let before = self.runs.insert(id, frame);
+                    assert!(before.is_none(), "a run begins at page {id} already");
+                }
+            }
+        }
+        self.savepoint = mark.outer;
+    }
+
+    fn drop_page(&mut self, id: PageId, pool: &Pool) {
+        if let Some(page) = self.take(id) {
+            pool.release(page.frame);
+        }
+    }
+
+    /// Drops everything, and keeps memory for the next transaction.
+    pub fn clear(&mut self, pool: &Pool) {
+        self.undo_savepoint(UndoMark { len: 0, outer: 0 }, pool);
+        for page in self.slots.drain(..).flatten() {
+            pool.release(page.frame);
+        }
+        for (_, frame) in std::mem::take(&mut self.runs) {
+            pool.release(frame);
+        }
+        self.index.clear();
+        self.vacant.clear();
+        self.savepoint_count = 0;
+        self.slots.shrink_to(SLOTS_KEPT_MAX);
+        self.index.shrink_to(SLOTS_KEPT_MAX);
+        self.vacant.shrink_to(SLOTS_KEPT_MAX);
+    }
+}
+
+fn copy_of(page: &DirtyPage, pool: &Pool) -> Result<DirtyPage> {
+    let mut frame = pool.page()?;
+    frame.bytes_mut().copy_from_slice(page.frame.bytes());
+    let DirtyPage { ref changed, is_new, saved_in, .. } = *page;
+    Ok(DirtyPage { frame, changed: changed.clone(), is_new, saved_in })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{disk::RealDisk, pager::pool::PoolLimits};
+
+    const PAGE_SIZE: usize = 4096;
+
+    fn pool() -> Pool {
+        let limits = PoolLimits { memory_max: 64 << 20, scratch_max: 0 };
+        Pool::new(PAGE_SIZE, limits, Arc::new(RealDisk), ".".into())
+    }
+
+    fn put(dirty: &mut DirtyPages, pool: &Pool, id: u32, byte: u8) {
+        let id = PageId(id);
+        if dirty.get_mut(id, pool).expect("memory").is_none() {
+            dirty.insert(id, pool.page().expect("memory"), false);
+        }
+        let page = dirty.get_mut(id, pool).expect("memory").expect("it was just put there");
+        page.frame.bytes_mut().fill(byte);
+        page.changed.note(0, PAGE_SIZE);
+    }
+
+    fn bytes(dirty: &DirtyPages) -> Vec<(u32, u8)> {
+        let byte = |id| dirty.get(id).expect("a page").frame.bytes()[PAGE_SIZE - 1];
+        dirty.ids().into_iter().map(|id| (id.0, byte(id))).collect()
+    }
+
+    #[test]
+    fn an_undone_savepoint_leaves_what_was_before_it() {
+        let (pool, mut dirty) = (pool(), DirtyPages::default());
+        put(&mut dirty, &pool, 1, 10);
+        put(&mut dirty, &pool, 2, 20);
+        let mark = dirty.begin_savepoint();
+        put(&mut dirty, &pool, 1, 11);
+        put(&mut dirty, &pool, 3, 31);
+        dirty.remove(PageId(2), &pool);
+        put(&mut dirty, &pool, 2, 22);
+        dirty.insert_run(PageId(9), pool.run(PAGE_SIZE).expect("memory"));
+        dirty.undo_savepoint(mark, &pool);
+        assert_eq!(bytes(&dirty), [(1, 10), (2, 20)]);
+        assert!(!dirty.has_run(PageId(9)));
+        dirty.clear(&pool);
+        assert_eq!(pool.memory_used(), 0);
+    }
+
+    #[test]
+    fn nested_savepoints_are_undone_with_the_outer_one_or_alone() {
+        let (pool, mut dirty) = (pool(), DirtyPages::default());
+        put(&mut dirty, &pool, 1, 10);
+        dirty.insert_run(PageId(9), pool.run(PAGE_SIZE).expect("memory"));
+        let outer = dirty.begin_savepoint();
+        let first = dirty.begin_savepoint();
+        put(&mut dirty, &pool, 1, 11);
+        dirty.remove_run(PageId(9), &pool);
+        dirty.keep_savepoint(first, &pool);
+        put(&mut dirty, &pool, 1, 12);
+        let second = dirty.begin_savepoint();
+        put(&mut dirty, &pool, 1, 13);
+        dirty.undo_savepoint(second, &pool);
+        assert_eq!(bytes(&dirty), [(1, 12)]);
+        dirty.undo_savepoint(outer, &pool);
+        assert_eq!(bytes(&dirty), [(1, 10)]);
+        assert!(dirty.has_run(PageId(9)));
+        dirty.clear(&pool);
+        assert_eq!(pool.memory_used(), 0);
+    }
+
+    #[test]
+    fn a_savepoint_that_is_kept_gives_its_copies_back() {
+        let (pool, mut dirty) = (pool(), DirtyPages::default());
+        put(&mut dirty, &pool, 1, 10);
+        let mark = dirty.begin_savepoint();
+        put(&mut dirty, &pool, 1, 11);
+        assert_eq!(pool.memory_used(), 2 * PAGE_SIZE);
+        dirty.keep_savepoint(mark, &pool);
+        assert_eq!(pool.memory_used(), PAGE_SIZE);
+        assert_eq!(bytes(&dirty), [(1, 11)]);
+        dirty.clear(&pool);
+    }
+}

@@ -1,0 +1,165 @@
+//! Closures whose callers go on: a handle that is a future and can be waited for.
+
+use std::{
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    error::{Error, Result},
+    ids::Lsn,
+};
+
+use super::{
+    job::{Job, Slot, panic_message},
+    write::{Receipt, WriteTxn},
+};
+
+/// A write that was handed over with [`Database::submit`](crate::Database::submit). It is a future
+/// that needs no runtime, and can be [waited for](Submitted::wait).
+///
+/// Dropping it changes nothing: the write is committed as a whole, or not at all, as it would be.
+#[must_use = "whether the write succeeded is known only to who waits for it"]
+pub struct Submitted<T> {
+    shared: Arc<dyn Outcome<T>>,
+}
+
+/// What a handle sees of its job.
+trait Outcome<T>: Send + Sync {
+    fn poll(&self, context: &Context<'_>) -> Poll<Result<Receipt<T>>>;
+    fn wait(&self) -> Result<Receipt<T>>;
+    fn is_done(&self) -> bool;
+}
+
+struct Shared<F, T> {
+    slot: Slot<F, T>,
+    end: Mutex<End>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct End {
+    is_settled: bool,
+    is_waited_for: bool,
+    waker: Option<Waker>,
+}
+
+/// Makes a job of a closure, and the handle to it.
+pub fn submitted<F, T>(change: F) -> (Arc<dyn Job>, Submitted<T>)
+where
+    F: FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let slot = Slot::new(change);
+    let shared = Arc::new(Shared { slot, end: Mutex::default(), ended: Condvar::new() });
+    let job: Arc<dyn Job> = Arc::<Shared<F, T>>::clone(&shared);
+    (job, Submitted { shared })
+}
+
+impl<F, T> Job for Shared<F, T>
+where
+    F: FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&self, txn: &mut WriteTxn<'_>) -> bool {
+        self.slot.run(txn)
+    }
+
+    fn settle(&self, outcome: Result<Lsn>) {
+        self.slot.settle(outcome);
+        let mut end = self.end.lock();
+        end.is_settled = true;
+        let (waker, is_waited_for) = (end.waker.take(), end.is_waited_for);
+        drop(end);
+        if is_waited_for {
+            self.ended.notify_all();
+        }
+        let Some(waker) = waker else { return };
+        // The waker is the caller's; the others of the batch do not suffer from it.
+        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+            tracing::error!("the waker of a submitted write has panicked");
+        }
+    }
+}
+
+impl<F, T> Shared<F, T>
+where
+    F: FnOnce(&mut WriteTxn<'_>) -> Result<T>,
+{
+    fn result(&self) -> Result<Receipt<T>> {
+        self.slot
+            .take()
+            .unwrap_or_else(|panic| Err(Error::Panicked { message: panic_message(&panic) }))
+    }
+}
+
+impl<F, T> Outcome<T> for Shared<F, T>
+where
+    F: FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
+    T: Send,
+{
+    fn poll(&self, context: &Context<'_>) -> Poll<Result<Receipt<T>>> {
+        let mut end = self.end.lock();
+        if end.is_settled {
+            return Poll::Ready(self.result());
+        }
+        match &mut end.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn wait(&self) -> Result<Receipt<T>> {
+        let mut end = self.end.lock();
+        while !end.is_settled {
+            end.is_waited_for = true;
+            self.ended.wait(&mut end);
+        }
+        self.result()
+    }
+
+    fn is_done(&self) -> bool {
+        self.end.lock().is_settled
+    }
+}
+
+impl<T> Submitted<T> {
+    /// Waits until the write is committed as its durability asks for, or has failed.
+    ///
+    /// Do not wait inside a write of the same database: what is waited for cannot begin before that
+    /// one ends.
+    ///
+    /// # Errors
+    /// Those of [`Database::write`](crate::Database::write); [`Error::Panicked`] where that would
+    /// have panicked.
+    pub fn wait(self) -> Result<Receipt<T>> {
+        self.shared.wait()
+    }
+
+    /// Whether it has ended, so that waiting would return at once.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.shared.is_done()
+    }
+}
+
+impl<T> Future for Submitted<T> {
+    type Output = Result<Receipt<T>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.shared.poll(context)
+    }
+}
+
+impl<T> fmt::Debug for Submitted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submitted").field("is_done", &self.shared.is_done()).finish()
+    }
+}
