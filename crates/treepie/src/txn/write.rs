@@ -132,6 +132,9 @@ impl<'db> WriteTxn<'db> {
             Ok(reader) => reader,
             Err(error) => return Err((writer, error)),
         };
+        if core.bounds.background && core.pager.pool.is_low() {
+            core.flusher.ask_memory();
+        }
         if let Some(record) = core.pipeline.spare() {
             writer.builder.recycle(record);
         }
