@@ -69,6 +69,8 @@ pub fn read_meta(file: &dyn DiskFile, path: &Path) -> Result<Meta> {
     match (best, failure) {
         (_, Some(MetaError::Version(found))) => Err(Error::UnsupportedVersion {
             file: path.to_owned(),
+            offset: 0,
+            structure: Structure::Meta(0),
             found,
             supported: FORMAT_VERSION,
         }),

@@ -13,7 +13,11 @@
 //! |     64 |    8 | `segment_len` | Length of the file when begun, a multiple of 4 KiB          |
 //! |     72 | 4024 | `reserved`    | Zero; anything else is corruption                           |
 //!
-//! The header goes out in the same write as the first records. A file whose header is not valid,
+//! In every version the first 16 bytes are laid out like this, and the checksum is that of this one
+//! block. A header whose checksum holds is what was written: one with a newer version, or one that
+//! breaks a rule, is refused.
+//!
+//! The header goes out in the same write as the first records. A file whose header is not whole,
 //! or names another first LSN than the file does, holds no records of this life. Closing the
 //! database cuts the newest segment off behind its last record, so the file may be shorter than
 //! `segment_len`.
@@ -86,22 +90,26 @@ impl SegmentHeader {
     /// Reads and verifies a stored block.
     ///
     /// # Errors
-    /// [`Damage`] when the block is short, is no segment header, changed, or breaks a rule.
+    /// Those of [`verify_checksum`] and of [`decode`](SegmentHeader::decode).
     pub fn parse(block: &[u8]) -> Result<SegmentHeader, Damage> {
-        let Some(block) = block.first_chunk::<SEGMENT_HEADER_SIZE>() else {
-            let file_len = block.len() as u64;
-            return Err(Damage::Short { structure: Structure::Segment, file_len });
-        };
-        let layout = |what| Err(Damage::layout(Structure::Segment, what));
-        if get_array::<8>(block, 0) != MAGIC {
-            return layout("its magic is missing");
-        }
-        let (stored, computed) = (get_u32(block, CHECKSUM_OFFSET), block_checksum(block));
-        if stored != computed {
-            return Err(Damage::Checksum { structure: Structure::Segment, stored, computed });
-        }
-        if get_u32(block, VERSION_OFFSET) != SEGMENT_VERSION {
-            return layout("unknown format version");
+        verify_checksum(block)?;
+        SegmentHeader::decode(block)
+    }
+
+    /// Reads a block whose checksum was verified.
+    ///
+    /// # Errors
+    /// [`Damage::Version`] when its version is newer, [`Damage::Layout`] when a rule is broken. Either
+    /// way the bytes are what was written.
+    pub fn decode(block: &[u8]) -> Result<SegmentHeader, Damage> {
+        let (block, structure) = (header_block(block)?, Structure::Segment);
+        let layout = |what| Err(Damage::layout(structure, what));
+        match get_u32(block, VERSION_OFFSET) {
+            0 => return layout("format version 0"),
+            found if found > SEGMENT_VERSION => {
+                return Err(Damage::Version { structure, found, supported: SEGMENT_VERSION });
+            }
+            _ => {}
         }
         if !is_zero(&block[RESERVED_OFFSET..]) {
             return layout("reserved bytes are not zero");
@@ -121,11 +129,25 @@ impl SegmentHeader {
     }
 }
 
-/// Format version of a block that begins like a segment header; known before it is verified, since
-/// a newer version may be laid out in another way.
-#[must_use]
-pub fn claimed_version(block: &[u8]) -> Option<u32> {
-    (get_array::<8>(block, 0) == MAGIC).then(|| get_u32(block, VERSION_OFFSET))
+/// Checks that a block is a whole segment header, whatever its version.
+///
+/// # Errors
+/// [`Damage`] when it is short, is none, or a byte changed.
+pub fn verify_checksum(block: &[u8]) -> Result<(), Damage> {
+    let block = header_block(block)?;
+    if get_array::<8>(block, 0) != MAGIC {
+        return Err(Damage::layout(Structure::Segment, "its magic is missing"));
+    }
+    let (stored, computed) = (get_u32(block, CHECKSUM_OFFSET), block_checksum(block));
+    if stored != computed {
+        return Err(Damage::Checksum { structure: Structure::Segment, stored, computed });
+    }
+    Ok(())
+}
+
+fn header_block(block: &[u8]) -> Result<&[u8; SEGMENT_HEADER_SIZE], Damage> {
+    let file_len = block.len() as u64;
+    block.first_chunk().ok_or(Damage::Short { structure: Structure::Segment, file_len })
 }
 
 fn block_checksum(block: &[u8; SEGMENT_HEADER_SIZE]) -> u32 {
