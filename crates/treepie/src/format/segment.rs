@@ -87,15 +87,6 @@ impl SegmentHeader {
         block
     }
 
-    /// Reads and verifies a stored block.
-    ///
-    /// # Errors
-    /// Those of [`verify_checksum`] and of [`decode`](SegmentHeader::decode).
-    pub fn parse(block: &[u8]) -> Result<SegmentHeader, Damage> {
-        verify_checksum(block)?;
-        SegmentHeader::decode(block)
-    }
-
     /// Reads a block whose checksum was verified.
     ///
     /// # Errors
@@ -160,6 +151,10 @@ fn block_checksum(block: &[u8; SEGMENT_HEADER_SIZE]) -> u32 {
 mod tests {
     use super::*;
 
+    fn parse(block: &[u8]) -> Result<SegmentHeader, Damage> {
+        verify_checksum(block).and_then(|()| SegmentHeader::decode(block))
+    }
+
     fn header() -> SegmentHeader {
         SegmentHeader {
             database_id: DatabaseId([0x77; 16]),
@@ -185,7 +180,7 @@ mod tests {
         assert_eq!(block[56..64], [0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31]);
         assert_eq!(block[64..72], [0, 0, 4, 0, 0, 0, 0, 0]);
         assert!(is_zero(&block[72..]));
-        assert_eq!(SegmentHeader::parse(&block), Ok(header()));
+        assert_eq!(parse(&block), Ok(header()));
     }
 
     #[test]
@@ -193,9 +188,9 @@ mod tests {
         let mut block = header().encode();
         for bit in 0..block.len() * 8 {
             block[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::parse(&block).is_err(), "bit {bit}");
+            assert!(parse(&block).is_err(), "bit {bit}");
             block[bit / 8] ^= 1 << (bit % 8);
         }
-        assert!(SegmentHeader::parse(&block[..4095]).is_err());
+        assert!(parse(&block[..4095]).is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use treepie::{Database, Error, Options};
+use treepie::{Database, Error, Options, Structure};
 use treepie_testkit::{Call, Fault, FaultError, SimDisk};
 
 use crate::harness::{self, DIR};
@@ -141,6 +141,93 @@ fn a_newer_format_and_unknown_features_are_refused_with_both_versions() {
             _ => panic!("{error:?}"),
         }
     }
+}
+
+/// Changes one meta page of a closed database, and perhaps makes its checksum right again.
+fn edit_meta(path: &Path, number: usize, change: impl FnOnce(&mut [u8]), is_stamped: bool) {
+    let data = path.join("data");
+    let mut bytes = fs::read(&data).expect("the data file");
+    let page = &mut bytes[number * 4096..][..4096];
+    change(page);
+    if is_stamped {
+        stamp(page);
+    }
+    fs::write(&data, &bytes).expect("writing");
+}
+
+#[test]
+fn a_flipped_bit_in_version_or_features_of_one_meta_page_leaves_the_other_one() {
+    let (_dir, path) = closed();
+    let data = path.join("data");
+    let whole = fs::read(&data).expect("the data file");
+    let generation = |page: usize| {
+        let bytes = &whole[page * 4096 + 24..][..8];
+        u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
+    };
+    for number in [0, 1] {
+        let is_older = generation(number) < generation(1 - number);
+        for bit in (8 * 8..12 * 8).chain(16 * 8..24 * 8) {
+            fs::write(&data, &whole).expect("writing");
+            edit_meta(&path, number, |page| page[bit / 8] ^= 1 << (bit % 8), false);
+            match small().checkpoint_on_close(false).open(&path) {
+                Ok(db) => {
+                    let snapshot = db.read().expect("a snapshot");
+                    assert_eq!(snapshot.tree("numbers").expect("a tree").len(), 200);
+                }
+                // The older page leads to segments that closing has given up.
+                Err(Error::JournalGap { .. }) if !is_older => {}
+                Err(error) => panic!("page {number}, bit {bit}: {error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn one_valid_meta_page_of_a_newer_version_or_with_a_new_feature_is_enough_to_refuse() {
+    for number in [0, 1] {
+        let (_dir, path) = closed();
+        edit_meta(&path, number, |page| page[8] = 2, true);
+        let error = open_error(&path);
+        let Error::UnsupportedVersion { file, offset, structure, found: 2, supported: 1 } = &error
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!((file, *offset), (&path.join("data"), number as u64 * 4096));
+        assert_eq!(*structure, Structure::Meta(number as u32));
+        assert_says(&error, &["version 2", &format!("meta page {number}"), "up to 1", "upgrade"]);
+
+        let (_dir, path) = closed();
+        edit_meta(&path, number, |page| page[16] = 2, true);
+        assert!(matches!(open_error(&path), Error::UnsupportedFeatures { found: 2, .. }));
+    }
+}
+
+#[test]
+fn a_last_record_of_a_newer_version_is_refused() {
+    let (_dir, path) = killed();
+    let newest = segments(&path).pop().expect("a segment");
+    let whole = fs::read(&newest).expect("the segment");
+    let at = (0..whole.len()).step_by(4096).rfind(|at| whole[*at..].starts_with(b"TPFR"));
+    let frame = at.expect("a frame");
+    let record_len = u32::from_le_bytes(whole[frame + 16..frame + 20].try_into().expect("4"));
+    let mut bytes = whole.clone();
+    let (head, record) = bytes[frame..][..32 + record_len as usize].split_at_mut(32);
+    record[8] = 3;
+    record[4..8].fill(0);
+    let sum = crc32fast::hash(record).to_le_bytes();
+    record[4..8].copy_from_slice(&sum);
+    let frame_sum = crc32fast::hash(&[&head[..4], &head[8..], &sum].concat());
+    head[4..8].copy_from_slice(&frame_sum.to_le_bytes());
+    fs::write(&newest, &bytes).expect("writing");
+    let error = open_error(&path);
+    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 1, .. }), "{error:?}");
+    let name = newest.file_name().and_then(|name| name.to_str()).expect("a name");
+    let place = format!("record 61 at byte {}", frame + 32);
+    assert_says(&error, &[name, "format version 3", &place, "up to 1", "upgrade Treepie"]);
+    // Nothing was changed by the attempt.
+    fs::write(&newest, &whole).expect("writing");
+    let db = small().open(&path).expect("with the old record it opens");
+    assert_eq!(db.read().expect("a snapshot").tree("numbers").expect("a tree").len(), 1800);
 }
 
 #[test]
