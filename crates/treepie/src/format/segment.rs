@@ -7,7 +7,7 @@
 //! |     12 |    4 | `checksum`    | CRC-32 of the block but these 4 bytes                       |
 //! |     16 |   16 | `database_id` | Refuses a segment of another database                       |
 //! |     32 |    8 | `epoch`       | Lineage epoch: refuses a segment of another lineage         |
-//! |     40 |    8 | `first_lsn`   | LSN of the first record; also the name of the file          |
+//! |     40 |    8 | `first_lsn`   | LSN of the first record, also the name of the file; at most 2^63 |
 //! |     48 |    8 | `incarnation` | Random, one per life of the file; its frames repeat it      |
 //! |     56 |    8 | `chain`       | Chain hash of the record before `first_lsn`                 |
 //! |     64 |    8 | `segment_len` | Length of the file when begun, a multiple of 4 KiB          |
@@ -25,6 +25,7 @@
 use crate::{
     error::{Damage, Structure},
     ids::{DatabaseId, Lsn},
+    limits::LSN_MAX,
 };
 
 use super::{
@@ -113,8 +114,8 @@ impl SegmentHeader {
             chain: get_u64(block, CHAIN_OFFSET),
             segment_len: get_u64(block, SEGMENT_LEN_OFFSET),
         };
-        if header.first_lsn == Lsn(0) {
-            return layout("LSN 0 is no record");
+        if !(1..=LSN_MAX).contains(&header.first_lsn.0) {
+            return layout("its first LSN is not possible");
         }
         Ok(header)
     }

@@ -21,7 +21,7 @@ use crate::{
         segment::{self, JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
     ids::Lsn,
-    limits::RECORD_LEN_MAX,
+    limits::{LSN_MAX, RECORD_LEN_MAX},
 };
 
 const BLOCK: u64 = JOURNAL_BLOCK_SIZE as u64;
@@ -36,17 +36,28 @@ pub fn segment_name(first: Lsn) -> String {
 }
 
 /// First LSN of the segments in the folder, ascending. Other files are left alone.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a segment whose name is no LSN that a record can have.
 pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Lsn>> {
     let names = disk.list(dir).map_err(Error::io("list", dir))?;
-    let mut segments: Vec<Lsn> = names.iter().filter_map(|name| parse_name(name)).collect();
+    let mut segments = Vec::new();
+    for name in &names {
+        let Some(digits) = segment_digits(name) else { continue };
+        let first = digits.parse().ok().filter(|first| (1..=LSN_MAX).contains(first));
+        let impossible = "its name is no LSN that a record can have";
+        let what = Damage::layout(Structure::Segment, impossible);
+        let refused = || Error::Corrupt { file: dir.join(name), offset: 0, what };
+        segments.push(Lsn(first.ok_or_else(refused)?));
+    }
     segments.sort_unstable();
     Ok(segments)
 }
 
-fn parse_name(name: &str) -> Option<Lsn> {
+fn segment_digits(name: &str) -> Option<&str> {
     let digits = name.strip_suffix(".seg")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| digits.parse().ok().map(Lsn))?
+    is_number.then_some(digits)
 }
 
 /// The next multiple of 8.

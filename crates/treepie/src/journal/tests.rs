@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
-        bytes::{get_array, put_array, put_u16, put_u32},
+        bytes::{get_array, put_array, put_u16, put_u32, put_u64},
         checksum::crc32,
         frame::{FRAME_SIZE, Frame},
         record::{
@@ -18,6 +18,7 @@ use crate::{
         segment::SEGMENT_HEADER_SIZE,
     },
     ids::{DatabaseId, Lsn, PageId, Term},
+    limits::LSN_MAX,
 };
 
 use super::{
@@ -447,6 +448,77 @@ fn torn_tail_then_new_records_then_recovery_again() {
     assert_eq!(again.disk.names()[..2], [segment_name(Lsn(1)), segment_name(Lsn(3))]);
     let third = Log::open(again.disk.copy(), 64 << 10, genesis()).expect("it opens");
     assert_eq!(third.history, again.history);
+}
+
+#[test]
+fn segment_named_after_an_impossible_lsn_is_an_error_that_names_it() {
+    for name in [
+        "18446744073709551615.seg",
+        "18446744073709551614.seg",
+        "09223372036854775809.seg",
+        "99999999999999999999.seg",
+        "00000000000000000000.seg",
+    ] {
+        let (log, _) = two_records();
+        let file = Path::new(DIR).join(name);
+        let mode = crate::disk::OpenMode::CreateNew;
+        crate::disk::Disk::open(&*log.disk, &file, mode).expect("it is new");
+        let error = refusal(&log.disk);
+        assert!(matches!(&error, Error::Corrupt { file: found, .. } if *found == file), "{error}");
+        let reader = JournalReader::open(log.disk.clone(), Path::new(DIR));
+        assert!(matches!(reader, Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn records_up_to_the_highest_lsn_are_read_and_the_writer_goes_on_from_there() {
+    for first in [LSN_MAX - 1, LSN_MAX] {
+        let disk = Arc::new(MemoryDisk::default());
+        let from = JournalPosition { lsn: Lsn(first - 1), chain: 7 };
+        let mut log = Log::new(64 << 10);
+        log.commit(&[10]);
+        let forged = log.disk.edit(&path(1), |bytes| {
+            forge_header(bytes, |header| {
+                put_u64(header, 40, first);
+                put_u64(header, 56, 7);
+            });
+            forge_record(bytes, 4096, |record| {
+                put_u64(record, 16, first);
+                put_u64(record, 32, 7);
+            });
+            // The frame's number, behind its checksum.
+            let mut frame: [u8; FRAME_SIZE] = get_array(bytes, 4096);
+            put_u64(&mut frame, 24, first);
+            let sum = claimed_checksum(&bytes[4096 + FRAME_SIZE..]).to_le_bytes();
+            let sum = crc32(&[&frame[..4], &frame[8..], &sum].concat());
+            put_u32(&mut frame, 4, sum);
+            put_array(bytes, 4096, &frame);
+            bytes.clone()
+        });
+        let mode = crate::disk::OpenMode::CreateNew;
+        let file = crate::disk::Disk::open(&*disk, &path(first), mode).expect("it is new");
+        file.write_at(0, &forged).expect("it is written");
+        let mut log = Log::open(disk, 64 << 10, from).expect("it opens");
+        assert_eq!(log.last.lsn, Lsn(first));
+        log.commit(&[20]);
+        assert_eq!(log.last.lsn, Lsn(first + 1));
+    }
+}
+
+#[test]
+fn spare_with_the_highest_number_is_left_alone() {
+    let disk = Arc::new(MemoryDisk::default());
+    for number in [u64::MAX, u64::MAX - 1] {
+        let path = Path::new(DIR).join(format!("spare-{number}.seg"));
+        let mode = crate::disk::OpenMode::CreateNew;
+        crate::disk::Disk::open(&*disk, &path, mode).expect("it is new");
+    }
+    let mut log = Log::open(disk, 16 << 10, genesis()).expect("it opens");
+    for _ in 0..8 {
+        log.commit(&[100]);
+    }
+    log.journal.trim(log.last.lsn).expect("it trims");
+    assert!(log.disk.names().contains(&format!("spare-{}.seg", u64::MAX - 1)));
 }
 
 #[test]
