@@ -21,7 +21,7 @@ use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Damage, Error, Result, Structure},
     format::{
-        bitmap::{bitmap_page, is_fixed, pages_per_group},
+        bitmap::{bitmap_page, is_fixed, is_run_place, page_count_max, pages_per_group},
         change::PageChange,
         meta::{FEATURES, FORMAT_VERSION, META_PAGE_SIZE_MAX, Meta, MetaError},
         overflow,
@@ -167,7 +167,21 @@ impl<'a> Replay<'a> {
     }
 
     fn apply_change(&mut self, change: &PageChange<'_>) -> Result<()> {
+        let page_size = self.pager.page_size();
+        let is_possible = match change {
+            PageChange::Free { first, page_count } | PageChange::Run { first, page_count, .. } => {
+                is_run_place(*first, *page_count, page_size)
+            }
+            PageChange::Page { id, .. } => (2..page_count_max(page_size)).contains(&id.0),
+        };
         match change {
+            PageChange::Free { first: id, .. }
+            | PageChange::Run { first: id, .. }
+            | PageChange::Page { id, .. }
+                if !is_possible =>
+            {
+                Err(self.pager.damaged(*id, "a record changes a page that it cannot change"))
+            }
             PageChange::Free { first, .. } => {
                 self.forget(*first);
                 Ok(())
@@ -184,9 +198,6 @@ impl<'a> Replay<'a> {
                 self.note_end(*first, *page_count);
                 self.pages.insert(*first, frame);
                 Ok(())
-            }
-            PageChange::Page { id: PageId(0 | 1), .. } => {
-                Err(self.pager.damaged(PageId(0), "a record changes a meta page"))
             }
             PageChange::Page { id, from_zeros, blocks } => {
                 let page = self.page(*id, *from_zeros)?;

@@ -52,8 +52,7 @@ fn report_names_the_damage_that_it_meets_and_fails_with_3() {
     let offset = page * PAGE_SIZE as u64;
     let ended = place.run(&["report", "db"]);
     assert!(ended.failed(3).contains("problems found"), "{}", ended.err);
-    let expected =
-        format!("DAMAGED: tree \"birds\": page {page} (byte {offset} of the data file)");
+    let expected = format!("DAMAGED: tree \"birds\": page {page} (byte {offset} of the data file)");
     assert!(ended.text().contains(&expected), "{}", ended.text());
     assert!(ended.text().contains("watermarks: "), "the rest is there too: {}", ended.text());
     let ended = place.run(&["report", "db", "--json"]);

@@ -19,8 +19,8 @@
 //! |    104 |    8 | `written_us`    | Time of this checkpoint, microseconds since 1970        |
 //! |    112 |      | `reserved`      | Zero up to the end of the page                          |
 //!
-//! Validity: magic, checksum, version, page size, `generation` of the right parity, and neither it nor
-//! `checkpoint` above 2^63. In every version `magic`, `version`, `checksum` and `page_size` are where
+//! Validity: magic, checksum, version, page size, `generation` of the right parity, neither it nor
+//! `checkpoint` above 2^63, and `page_count` at most what whole groups of bitmaps hold. In every version `magic`, `version`, `checksum` and `page_size` are where
 //! they are here, and the checksum is that of the whole page, of at most 64 KiB. So a version is
 //! believed only where the checksum holds: a flipped bit in it is damage. Behind the creation only the checkpoint writes them, always over the older one, after the data file was
 //! synced.
@@ -31,7 +31,10 @@ use crate::{
     limits::{LSN_MAX, PAGE_SIZE_MAX, PAGE_SIZE_MIN},
 };
 
-use super::bytes::{get_array, get_u32, get_u64, is_zero, put_array, put_u32, put_u64};
+use super::{
+    bitmap::page_count_max,
+    bytes::{get_array, get_u32, get_u64, is_zero, put_array, put_u32, put_u64},
+};
 
 /// First bytes of a data file.
 pub const META_MAGIC: [u8; 8] = *b"TREEPIED";
@@ -186,6 +189,9 @@ impl Meta {
         if meta.generation > LSN_MAX || meta.checkpoint.0 > LSN_MAX {
             return Err(damage("its generation or its checkpoint is above the limit"));
         }
+        if meta.page_count > page_count_max(page_size) {
+            return Err(damage("it counts more pages than there can be"));
+        }
         if !page.get(META_SIZE..).is_some_and(is_zero) {
             return Err(damage("reserved bytes are not zero"));
         }
@@ -274,9 +280,10 @@ mod tests {
 
     #[test]
     fn numbers_from_which_counting_would_overflow_are_refused() {
-        for offset in [24, 80] {
+        for offset in [24, 76, 80] {
             let mut page = sample().encode();
-            put_u64(&mut page, offset, u64::MAX);
+            page[offset..offset + 4].fill(0xff);
+            page[offset + 7] |= u8::from(offset != 76) << 7;
             assert!(matches!(
                 Meta::decode(&stamped(page), 1),
                 Err(MetaError::Damage(Damage::Layout { .. }))

@@ -202,32 +202,99 @@ fn one_valid_meta_page_of_a_newer_version_or_with_a_new_feature_is_enough_to_ref
     }
 }
 
-#[test]
-fn a_last_record_of_a_newer_version_is_refused() {
-    let (_dir, path) = killed();
-    let newest = segments(&path).pop().expect("a segment");
+/// Changes the last record of a journal, and makes its checksums right again. Returns the segment,
+/// its bytes before, and where the record begins.
+fn forge_last_record(path: &Path, change: impl FnOnce(&mut [u8])) -> (PathBuf, Vec<u8>, usize) {
+    let newest = segments(path).pop().expect("a segment");
     let whole = fs::read(&newest).expect("the segment");
     let at = (0..whole.len()).step_by(4096).rfind(|at| whole[*at..].starts_with(b"TPFR"));
     let frame = at.expect("a frame");
     let record_len = u32::from_le_bytes(whole[frame + 16..frame + 20].try_into().expect("4"));
     let mut bytes = whole.clone();
     let (head, record) = bytes[frame..][..32 + record_len as usize].split_at_mut(32);
-    record[8] = 3;
+    change(record);
     record[4..8].fill(0);
     let sum = crc32fast::hash(record).to_le_bytes();
     record[4..8].copy_from_slice(&sum);
     let frame_sum = crc32fast::hash(&[&head[..4], &head[8..], &sum].concat());
     head[4..8].copy_from_slice(&frame_sum.to_le_bytes());
     fs::write(&newest, &bytes).expect("writing");
+    (newest, whole, frame + 32)
+}
+
+#[test]
+fn a_last_record_of_a_newer_version_is_refused() {
+    let (_dir, path) = killed();
+    let (newest, whole, offset) = forge_last_record(&path, |record| record[8] = 3);
     let error = open_error(&path);
     assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 1, .. }), "{error:?}");
     let name = newest.file_name().and_then(|name| name.to_str()).expect("a name");
-    let place = format!("record 61 at byte {}", frame + 32);
+    let place = format!("record 61 at byte {offset}");
     assert_says(&error, &[name, "format version 3", &place, "up to 1", "upgrade Treepie"]);
     // Nothing was changed by the attempt.
     fs::write(&newest, &whole).expect("writing");
     let db = small().open(&path).expect("with the old record it opens");
     assert_eq!(db.read().expect("a snapshot").tree("numbers").expect("a tree").len(), 1800);
+}
+
+/// The run in a record: where its change begins, for a value of 5,000 bytes.
+fn find_run(record: &[u8]) -> usize {
+    let tail = [&2_u32.to_le_bytes()[..], &[0; 4], &5032_u64.to_le_bytes()].concat();
+    let at = record.windows(tail.len()).position(|bytes| bytes == tail).expect("a run");
+    at - 8
+}
+
+#[test]
+fn a_record_with_a_run_where_none_can_be_is_refused_without_a_panic() {
+    const LEAF: u8 = 1;
+    const OVERFLOW: u8 = 3;
+    const BITMAP: u8 = 4;
+    let places: [(Option<u32>, u8); 8] = [
+        (Some(0), OVERFLOW),
+        (Some(1), OVERFLOW),
+        (Some(2), BITMAP),
+        (Some(17), OVERFLOW),
+        (Some(520_191), OVERFLOW),
+        (Some(u32::MAX - 3), OVERFLOW),
+        (None, LEAF),
+        (None, BITMAP),
+    ];
+    for (first, kind) in places {
+        let dir = folder();
+        let path = dir.path().join("db");
+        let db = small().checkpoint_on_close(false).open(&path).expect("a new database opens");
+        db.write(|tx| tx.tree("numbers")?.insert("large", [7; 5000])).expect("a commit");
+        db.close().expect("closing");
+        forge_last_record(&path, |record| {
+            let at = find_run(record);
+            let change = &mut record[at..];
+            if let Some(first) = first {
+                change[4..8].copy_from_slice(&first.to_le_bytes());
+            }
+            let first: [u8; 4] = change[4..8].try_into().expect("4 bytes");
+            let mut run = change[24..][..5032].to_vec();
+            run.resize(8192, 0);
+            run[4..8].copy_from_slice(&first);
+            run[16] = kind;
+            if kind != OVERFLOW {
+                run[20..32].fill(0);
+                run[32..].fill(0xff);
+            }
+            if kind == LEAF {
+                run[20] = 3;
+                run[26..28].copy_from_slice(&8192_u16.to_le_bytes());
+            }
+            run[5032..].fill(0);
+            let sum = crc32fast::hash(&run[4..]);
+            run[..4].copy_from_slice(&sum.to_le_bytes());
+            change[24..][..5032].copy_from_slice(&run[..5032]);
+        });
+        let before = fs::read(path.join("data")).expect("the data file");
+        let error = open_error(&path);
+        assert!(matches!(error, Error::Corrupt { .. }), "{first:?}, kind {kind}: {error:?}");
+        let after = fs::read(path.join("data")).expect("the data file");
+        assert_eq!(before[..8192], after[..8192], "{first:?}, kind {kind}");
+    }
 }
 
 #[test]
