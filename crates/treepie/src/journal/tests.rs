@@ -325,21 +325,25 @@ fn two_records() -> (Log, usize) {
 
 #[test]
 fn last_record_of_a_newer_version_is_refused_and_not_dropped_as_a_torn_tail() {
-    let later_layout = |record: &mut [u8]| {
-        put_u16(record, 8, 2);
-        record[10..].fill(0xee);
-    };
-    let only_version = |record: &mut [u8]| put_u16(record, 8, 0x0102);
-    let changes: [(&dyn Fn(&mut [u8]), u32); 2] = [(&later_layout, 2), (&only_version, 0x0102)];
-    for (change, version) in changes {
+    for (version, is_other_layout) in [(2, true), (0x0102, false)] {
         let (log, last) = two_records();
-        log.disk.edit(&path(1), |bytes| forge_record(bytes, last, change));
+        log.disk.edit(&path(1), |bytes| {
+            forge_record(bytes, last, |record| {
+                put_u16(record, 8, version);
+                if is_other_layout {
+                    record[10..].fill(0xee);
+                }
+            });
+        });
         let error = refusal(&log.disk);
         let Error::UnsupportedVersion { file, offset, structure, found, supported } = &error else {
             panic!("{error}")
         };
         assert_eq!((file, *offset), (&path(1), (last + FRAME_SIZE) as u64));
-        assert_eq!((*structure, *found, *supported), (Structure::Record(Lsn(2)), version, 1));
+        assert_eq!(
+            (*structure, *found, *supported),
+            (Structure::Record(Lsn(2)), version.into(), 1)
+        );
         let mut reader =
             JournalReader::open(log.disk.clone(), Path::new(DIR)).expect("the first is ours");
         assert!(reader.next().expect("one").is_ok());
