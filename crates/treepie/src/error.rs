@@ -57,10 +57,14 @@ pub enum Error {
         found: [u8; 8],
     },
     /// The files were written by a newer Treepie. Upgrade before opening them.
-    #[error("{} has format version {found}, this build reads up to {supported}; upgrade Treepie", file.display())]
+    #[error("{} has format version {found} in its {structure} at byte {offset}, this build reads up to {supported}; upgrade Treepie", file.display())]
     UnsupportedVersion {
         /// The file that was read.
         file: PathBuf,
+        /// Where the structure begins, in bytes from the start of the file.
+        offset: u64,
+        /// The structure that is newer. Its checksum holds, so it is not damaged.
+        structure: Structure,
         /// Its format version.
         found: u32,
         /// The newest version that this build reads.
@@ -215,6 +219,17 @@ impl Error {
         }
     }
 
+    /// The error for stored bytes that this build does not take: they are damaged, or newer than it.
+    pub(crate) fn refused(file: impl Into<PathBuf>, offset: u64, what: Damage) -> Error {
+        let file = file.into();
+        match what {
+            Damage::Version { structure, found, supported } => {
+                Error::UnsupportedVersion { file, offset, structure, found, supported }
+            }
+            what => Error::Corrupt { file, offset, what },
+        }
+    }
+
     /// Builds the adapter for `map_err` that gives a failed call its context.
     pub(crate) fn io(
         action: &'static str,
@@ -246,6 +261,16 @@ pub enum Damage {
         structure: Structure,
         /// The broken rule.
         what: &'static str,
+    },
+    /// Not damaged: its checksum holds, and it is of a newer format.
+    #[error("{structure}: format version {found}, this build reads up to {supported}")]
+    Version {
+        /// Which structure.
+        structure: Structure,
+        /// Its format version.
+        found: u32,
+        /// The newest version that this build reads.
+        supported: u32,
     },
     /// The file ends before the structure does.
     #[error("{structure}: the file ends at byte {file_len}")]

@@ -6,17 +6,25 @@ use serde::Serialize;
 use treepie::{JournalReport, ReaderInfo, Report, Stats, TreeReport};
 
 use super::{
+    check::ProblemObject,
     look,
     trees::{TreeObject, text as tree_text},
 };
 use crate::{
-    failure::Result,
+    failure::{Failure, Result},
     output::{Output, bytes, grouped},
 };
 
-/// Prints the report.
+/// Prints the report; damage that was met on the way is in it, and a failure.
 pub fn run(db: &Path, output: &mut Output) -> Result<()> {
-    look(db, |db| print(&db.report()?, output))
+    look(db, |db| {
+        let report = db.report()?;
+        print(&report, output)?;
+        match usize::try_from(report.damage_count).unwrap_or(usize::MAX) {
+            0 => Ok(()),
+            count => Err(Failure::Damaged { count }),
+        }
+    })
 }
 
 /// Prints a report that was made.
@@ -39,6 +47,8 @@ struct ReportObject {
     journal: JournalObject,
     readers: Vec<ReaderObject>,
     stats: StatsObject,
+    damage: Vec<ProblemObject>,
+    damage_count: u64,
 }
 
 #[derive(Serialize)]
@@ -108,6 +118,8 @@ impl From<&Report> for ReportObject {
             journal: JournalObject::from(&report.journal),
             readers: report.readers.iter().map(ReaderObject::from).collect(),
             stats: StatsObject::from(&report.stats),
+            damage: report.damage.iter().map(ProblemObject::from).collect(),
+            damage_count: report.damage_count,
         }
     }
 }
@@ -220,6 +232,11 @@ fn text(report: &Report) -> Vec<String> {
         )
     }));
     lines.extend(stats.poisoned_by.map(|what| format!("POISONED by a failed {what}")));
+    lines.extend(report.damage.iter().map(|problem| format!("DAMAGED: {problem}")));
+    if report.damage_count > report.damage.len() as u64 {
+        let more = report.damage_count - report.damage.len() as u64;
+        lines.push(format!("DAMAGED: {} more; `check` lists them", grouped(more)));
+    }
     lines
 }
 

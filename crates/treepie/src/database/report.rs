@@ -2,16 +2,28 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use rustc_hash::FxHashMap;
+
 use crate::{
     error::Result,
-    ids::{DatabaseId, Lsn},
+    format::{
+        bitmap::{bitmap_page, pages_per_group},
+        page::{self, PAGE_HEADER_SIZE, PageKind},
+    },
+    ids::{DatabaseId, Lsn, PageId},
     journal::JournalReport,
     pager::access::PageRead,
     tree,
-    txn::{meters::WriteTimings, snapshot::TreeInfo},
+    txn::{
+        meters::WriteTimings,
+        snapshot::{Snapshot, TreeInfo},
+    },
 };
 
-use super::Database;
+use super::{Database, check::Problem};
+
+/// Most items of damage that a report lists.
+const DAMAGE_MAX: usize = 100;
 
 /// Everything worth knowing about a database at one moment. Making one walks all trees.
 #[derive(Clone, Debug)]
@@ -37,6 +49,11 @@ pub struct Report {
     pub readers: Vec<ReaderInfo>,
     /// Counters and watermarks.
     pub stats: Stats,
+    /// Damage that was met on the way, the first 100 items of it. What was counted leaves out what
+    /// could not be read. A report does not look for damage; [`check`](Database::check) does.
+    pub damage: Vec<Problem>,
+    /// How many items there were.
+    pub damage_count: u64,
 }
 
 /// One tree in a report.
@@ -182,23 +199,29 @@ impl Database {
     /// counters alone, see [`stats`](Database::stats).
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) when the catalog cannot be read; damage below it
-    /// is left to [`check`](Database::check).
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when the catalog cannot be read; damage below it is
+    /// listed in the report.
     #[track_caller]
     pub fn report(&self) -> Result<Report> {
         let readers = self.readers();
         let snapshot = self.read()?;
+        let core = &self.shared.core;
+        let page_size = core.pager.page_size();
+        let mut damage = DamageList { page_size, items: Vec::new(), count: 0 };
+        let mut met = PageSet::default();
         let mut trees = Vec::new();
         for info in snapshot.trees()? {
             let tree = snapshot.tree(&info.name)?;
-            let (statistics, _) = tree::check(snapshot.pages(), tree.state(), &mut |_, _| true);
+            let (statistics, found) =
+                tree::check(snapshot.pages(), tree.state(), &mut |page, len| met.claim(page, len));
+            for item in found {
+                damage.add(Some(&info.name), item.page, item.what);
+            }
             let leaf_fill = statistics.leaf_fill(snapshot.pages().page_size());
             trees.push(TreeReport { info, leaf_fill });
         }
-        let core = &*self.shared.core;
-        let page_size = core.pager.page_size();
         let file_pages = u64::from(core.pager.file_pages());
-        let pages_used = self.used_pages(&snapshot)?;
+        let pages_used = self.used_pages(&snapshot, &mut damage);
         Ok(Report {
             database_id: self.id(),
             page_size,
@@ -210,6 +233,76 @@ impl Database {
             journal: core.journal.report(),
             readers,
             stats: self.stats(),
+            damage: damage.items,
+            damage_count: damage.count,
         })
+    }
+
+    /// Pages in use as of a snapshot, by its bitmap pages.
+    fn used_pages(&self, snapshot: &Snapshot, damage: &mut DamageList) -> u64 {
+        let core = &self.shared.core;
+        let (pager, page_size) = (&core.pager, core.pager.page_size());
+        let (page_count, is_exact) = {
+            let commits = core.commits.lock();
+            let own = commits.iter().find(|commit| commit.position.lsn == snapshot.lsn());
+            (own.or(commits.back()).map_or(0, |commit| commit.page_count), own.is_some())
+        };
+        let mut used = 0;
+        for group in 0..page_count.div_ceil(pages_per_group(page_size)) {
+            let bitmap = bitmap_page(group, page_size);
+            match pager.page(bitmap, snapshot.lsn()) {
+                Ok(bytes) if page::kind(bytes) == Some(PageKind::Bitmap) => {
+                    let bits = bytes.get(PAGE_HEADER_SIZE..).unwrap_or(&[]);
+                    used += bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+                }
+                Ok(_) => damage.add(None, bitmap, "not a free-space bitmap".to_owned()),
+                // The group was begun after the snapshot.
+                Err(_) if group > 0 && !is_exact => break,
+                Err(error) => damage.add(None, bitmap, error.to_string()),
+            }
+        }
+        used
+    }
+}
+
+/// Damage, as far as it is listed.
+struct DamageList {
+    page_size: usize,
+    items: Vec<Problem>,
+    count: u64,
+}
+
+impl DamageList {
+    fn add(&mut self, tree: Option<&[u8]>, page: PageId, what: String) {
+        self.count += 1;
+        if self.items.len() < DAMAGE_MAX {
+            self.items.push(Problem::new(tree, Some(page), what, self.page_size));
+        }
+    }
+}
+
+const SET_WORDS: usize = 16;
+const SET_PAGES: u32 = SET_WORDS as u32 * 64;
+
+/// Pages that were met. A damaged tree may lead to one page along any number of ways, and a walk
+/// that went them all would not end.
+#[derive(Default)]
+struct PageSet {
+    /// By number of the first page, divided by what one item holds.
+    words: FxHashMap<u32, [u64; SET_WORDS]>,
+}
+
+impl PageSet {
+    /// Adds pages; false when one was there before, or there are no such pages.
+    fn claim(&mut self, first: PageId, len: u32) -> bool {
+        let Some(end) = first.0.checked_add(len) else { return false };
+        let mut is_new = true;
+        for page in first.0..end {
+            let words = self.words.entry(page / SET_PAGES).or_insert([0; SET_WORDS]);
+            let word = &mut words[(page % SET_PAGES / 64) as usize];
+            is_new &= *word & (1 << (page % 64)) == 0;
+            *word |= 1 << (page % 64);
+        }
+        is_new
     }
 }

@@ -19,6 +19,8 @@ use crate::{
 };
 
 const ZEROS_LEN: usize = 1 << 20;
+/// Highest number of a spare that is taken for one: counting on from there cannot overflow.
+const NUMBER_MAX: u64 = 1 << 63;
 
 /// A file that is ready to become a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +98,7 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
         let Some(rest) = name.strip_prefix("spare-") else { continue };
         let path = dir.join(&name);
         let number = rest.strip_suffix(".seg").and_then(|number| number.parse().ok());
-        let Some(number) = number.filter(|&number| number < u64::MAX) else {
+        let Some(number) = number.filter(|&number| number <= NUMBER_MAX) else {
             if rest.ends_with(".new") {
                 disk.remove(&path).map_err(Error::io("remove", path))?;
             }

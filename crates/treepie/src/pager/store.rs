@@ -354,6 +354,10 @@ impl Drop for Pager {
 /// What is wrong with it.
 pub fn verify_bytes(bytes: &[u8], id: PageId, page_size: usize) -> Result<(), Damage> {
     match page::verify(bytes, id)? {
+        kind if kind != PageKind::Overflow && bytes.len() != page_size => {
+            let structure = Structure::Page(id, page::tree(bytes));
+            Err(Damage::layout(structure, "the page is stored as a run"))
+        }
         PageKind::Leaf | PageKind::Branch => node::validate(bytes),
         PageKind::Overflow => overflow::validate(bytes, page_size),
         PageKind::Bitmap => bitmap::validate(bytes),

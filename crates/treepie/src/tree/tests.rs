@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    error::Error,
     format::node::{self, Branch, Leaf},
     ids::{PageId, TreeId},
     limits::key_len_max,
@@ -359,7 +360,7 @@ fn limits_of_key_and_value_are_errors() {
         !Edit::new(store, state, hint).insert(&longest, b"").expect("the longest key is allowed")
     );
     let error = Edit::new(store, state, hint).insert(&[&longest[..], &[0]].concat(), b"");
-    assert!(matches!(error, Err(crate::Error::KeyTooLong { len: 977, max: 976 })));
+    assert!(matches!(error, Err(Error::KeyTooLong { len: 977, max: 976 })));
     harness.model.insert(longest, vec![]);
     harness.check();
 }
@@ -570,6 +571,54 @@ fn check_reports_all_damage() {
         assert!(damage.iter().any(|damage| damage.page == id), "{damage:?}");
     }
     assert!(damage.iter().any(|d| d.page == harness.state.root), "{damage:?}");
+}
+
+/// Inserts or removes until a change fails, and returns why.
+fn first_failure(change_state: fn(&mut TreeState), is_filling: bool) -> Option<Error> {
+    let mut harness = Harness::new(4096, 5, KEYS[2].1);
+    let keys: Vec<Vec<u8>> = (0..400_u32).map(|i| format!("{i:08}").into_bytes()).collect();
+    if !is_filling {
+        keys.iter().for_each(|key| harness.insert(key.clone(), vec![7; 300]));
+        harness.insert(b"large".to_vec(), vec![7; 5000]);
+    }
+    change_state(&mut harness.state);
+    let (store, state, hint) = (&mut harness.store, &mut harness.state, &mut harness.hint);
+    let mut edit = Edit::new(store, state, hint);
+    if is_filling {
+        edit.insert(b"large", &[7; 5000])
+            .err()
+            .or_else(|| keys.iter().find_map(|key| edit.insert(key, &[7; 300]).err()))
+    } else {
+        edit.remove(b"large").err().or_else(|| keys.iter().find_map(|key| edit.remove(key).err()))
+    }
+}
+
+#[test]
+fn counters_that_a_damaged_catalog_holds_are_errors_when_they_leave_their_range() {
+    assert!(first_failure(|_| (), true).is_none());
+    assert!(first_failure(|_| (), false).is_none());
+    let high: [fn(&mut TreeState); 5] = [
+        |state| state.entries = u64::MAX,
+        |state| state.payload_len = u64::MAX - 100,
+        |state| state.overflow_pages = u32::MAX - 1,
+        |state| state.leaf_pages = u32::MAX - 1,
+        |state| state.branch_pages = u32::MAX,
+    ];
+    let low: [fn(&mut TreeState); 5] = [
+        |state| state.entries = 3,
+        |state| state.payload_len = 100,
+        |state| state.overflow_pages = 1,
+        |state| state.leaf_pages = 2,
+        |state| state.branch_pages = 0,
+    ];
+    for (number, change) in high.into_iter().enumerate() {
+        let error = first_failure(change, true);
+        assert!(matches!(error, Some(Error::Corrupt { .. })), "high {number}: {error:?}");
+    }
+    for (number, change) in low.into_iter().enumerate() {
+        let error = first_failure(change, false);
+        assert!(matches!(error, Some(Error::Corrupt { .. })), "low {number}: {error:?}");
+    }
 }
 
 /// Prints the cost of validating a leaf, and of reading it whole.

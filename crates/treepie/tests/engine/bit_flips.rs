@@ -207,11 +207,9 @@ fn open_and_read(rest: &Rest, disk: &SimDisk, path: &Path, bit: usize) -> Result
 
 fn refused(error: Error) -> Result<Outcome, String> {
     match error {
-        Error::Corrupt { .. }
-        | Error::JournalGap { .. }
-        | Error::NotADatabase { .. }
-        | Error::UnsupportedVersion { .. }
-        | Error::UnsupportedFeatures { .. } => Ok(Outcome::Refused),
+        Error::Corrupt { .. } | Error::JournalGap { .. } | Error::NotADatabase { .. } => {
+            Ok(Outcome::Refused)
+        }
         other => Err(format!("refused for the wrong reason: {other:?}")),
     }
 }
