@@ -1,4 +1,4 @@
-//! The same work on Treepie, LMDB and redb, in one run.
+//! The same work on Treepie and other engines, in one run.
 //!
 //! Figures of different runs do not compare: disks and neighbours change by the minute. So the
 //! engines take turns, round by round, in one process, and what counts is the ratio of medians.
@@ -7,12 +7,16 @@
 //! cargo run --release -- --entries 500000 --rounds 3 --json figures.jsonl
 //! ```
 
+mod combiner;
 mod contest;
 mod data;
 mod device;
 mod engine;
 mod engines;
+mod lane;
 mod measure;
+#[cfg(test)]
+mod memory;
 mod options;
 mod report;
 mod workloads;
@@ -21,7 +25,7 @@ use std::{error::Error, process::ExitCode};
 
 use clap::Parser;
 
-use crate::{contest::Contest, options::Options};
+use crate::{contest::Contest, options::Options, workloads::group};
 
 /// Result of everything here: a benchmark only reports its errors.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -39,6 +43,10 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<()> {
     if let Some(engine) = &options.write_until_killed {
         return contest::write_until_killed(&options, engine);
+    }
+    if options.list {
+        print!("{}", group::list());
+        return Ok(());
     }
     let report = Contest::new(options)?.run()?;
     print!("{}", report.table());

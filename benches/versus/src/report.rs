@@ -21,7 +21,7 @@ pub struct Report {
     json: Option<File>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     engine: &'static str,
     figure: Figure,
@@ -35,7 +35,7 @@ impl Report {
 
     /// Adds the figures of a turn.
     pub fn add(&mut self, engine: &'static str, round: u32, figures: &[Figure]) -> Result<()> {
-        for &figure in figures {
+        for figure in figures {
             let line = json_line(engine, round, figure);
             if let Some(json) = &mut self.json {
                 writeln!(json, "{line}")?;
@@ -43,7 +43,7 @@ impl Report {
             if std::io::stderr().is_terminal() {
                 eprintln!("{line}");
             }
-            self.entries.push(Entry { engine, figure });
+            self.entries.push(Entry { engine, figure: figure.clone() });
         }
         Ok(())
     }
@@ -70,11 +70,11 @@ impl Report {
         engines
     }
 
-    fn rows(&self) -> Vec<(&'static str, Unit)> {
-        let mut rows: Vec<(&'static str, Unit)> = Vec::new();
+    fn rows(&self) -> Vec<(&str, Unit)> {
+        let mut rows: Vec<(&str, Unit)> = Vec::new();
         for Entry { figure, .. } in &self.entries {
             if !rows.iter().any(|(row, _)| *row == figure.row) {
-                rows.push((figure.row, figure.unit));
+                rows.push((&figure.row, figure.unit));
             }
         }
         rows
@@ -102,7 +102,7 @@ fn ratio(engines: &[&str], medians: &[Option<f64>], unit: Unit) -> Option<f64> {
     Some(ours / others.map(|(_, value)| value).reduce(better)?)
 }
 
-fn json_line(engine: &str, round: u32, figure: Figure) -> String {
+fn json_line(engine: &str, round: u32, figure: &Figure) -> String {
     let Figure { row, value, unit } = figure;
     let unit = unit.name();
     format!(
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn json_line_names_workload_engine_and_round() {
-        let line = json_line("lmdb", 2, Figure::new("get-1", 12.5, Unit::Gets));
+        let line = json_line("lmdb", 2, &Figure::new("get-1", 12.5, Unit::Gets));
         let expected =
             r#"{"workload":"get-1","engine":"lmdb","value":12.500,"unit":"gets/s","round":2}"#;
         assert_eq!(line, expected);
