@@ -35,8 +35,7 @@ pub fn gets<E: Engine>(
     let turn = context.limit.start();
     let (gets, puts) = thread::scope(|scope| {
         let writer = scope.spawn(|| -> Result<u64> {
-            // Other values than those that the write workloads leave behind.
-            let mut writer = Writer::new(context, round + 1000, 0);
+            let mut writer = Writer::new(context, round, 0);
             let mut puts = 0;
             while !stop.load(Ordering::Relaxed) {
                 writer.put(engine, batch_len)?;

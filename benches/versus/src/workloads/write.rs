@@ -1,6 +1,9 @@
 //! Durable batches: every transaction has been synced when the next one begins.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use crate::{
     Result,
@@ -54,7 +57,11 @@ pub fn batches<E: Engine>(
     Ok(figures)
 }
 
-/// Replaces values of random entries.
+/// Writers so far, in the whole run.
+static WRITERS: AtomicU64 = AtomicU64::new(0);
+
+/// Replaces values of random entries, each time by one that was never there: some engines compare,
+/// and write nothing where nothing changes.
 pub struct Writer<'a> {
     context: &'a Context,
     random: Random,
@@ -64,11 +71,11 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// A writer whose entries depend on round and thread, and whose values on the round.
+    /// A writer whose entries depend on round and thread.
     pub fn new(context: &'a Context, round: u32, thread: u64) -> Writer<'a> {
-        let generation = u64::from(round) + 1;
-        let seed = context.entries.seed ^ generation.rotate_left(32) ^ thread.rotate_left(48);
-        let random = Random::new(mix(seed));
+        let part = (u64::from(round) + 1).rotate_left(32) ^ thread.rotate_left(48);
+        let random = Random::new(mix(context.entries.seed ^ part));
+        let generation = (WRITERS.fetch_add(1, Ordering::Relaxed) + 1) << 32;
         Writer { context, random, generation, key: Vec::new(), value: Vec::new() }
     }
 
@@ -76,6 +83,7 @@ impl<'a> Writer<'a> {
     pub fn next(&mut self) -> (&[u8], &[u8]) {
         let entries = self.context.entries;
         let number = self.random.below(entries.count);
+        self.generation += 1;
         entries.key(number, &mut self.key);
         entries.value(number, self.generation, &mut self.value);
         (&self.key, &self.value)
@@ -90,5 +98,24 @@ impl<'a> Writer<'a> {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_values_are_the_same() {
+        let mut context = Context::for_tests(100);
+        context.entries.count = 1;
+        let mut values = Vec::new();
+        for _turn in 0..2 {
+            let mut writer = Writer::new(&context, 0, 0);
+            values.extend((0..3).map(|_| writer.next().1.to_vec()));
+        }
+        values.sort_unstable();
+        values.dedup();
+        assert_eq!(values.len(), 6);
     }
 }
