@@ -18,10 +18,11 @@ mod measure;
 #[cfg(test)]
 mod memory;
 mod options;
+mod plot;
 mod report;
 mod workloads;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, fs, process::ExitCode};
 
 use clap::Parser;
 
@@ -48,7 +49,12 @@ fn run(options: Options) -> Result<()> {
         print!("{}", group::list());
         return Ok(());
     }
+    let plot_path = options.plot.clone();
     let report = Contest::new(options)?.run()?;
     print!("{}", report.table());
+    if let Some(path) = plot_path {
+        let svg = plot::svg(&report.series()).ok_or("no workload of the plot was run")?;
+        fs::write(path, svg)?;
+    }
     Ok(())
 }

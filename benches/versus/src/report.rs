@@ -10,6 +10,7 @@ use std::{
 use crate::{
     Result,
     measure::{Figure, Unit, median},
+    plot::Series,
 };
 
 const OURS: &str = "treepie";
@@ -61,6 +62,26 @@ impl Report {
             lines.push(line);
         }
         align(&lines)
+    }
+
+    /// Transactions per second against threads, for a plot.
+    pub fn series(&self) -> Vec<Series> {
+        let mut all = Vec::new();
+        for engine in self.engines() {
+            for (prefix, combined) in [("puts-", false), ("combined-", true)] {
+                let point = |(row, _)| {
+                    let threads = str::strip_prefix(row, prefix)?.parse().ok()?;
+                    Some((threads, self.median_of(engine, row)?))
+                };
+                let mut points: Vec<(f64, f64)> =
+                    self.rows().into_iter().filter_map(point).collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                if !points.is_empty() {
+                    all.push(Series { engine: engine.to_owned(), combined, points });
+                }
+            }
+        }
+        all
     }
 
     fn engines(&self) -> Vec<&'static str> {
@@ -191,6 +212,24 @@ mod tests {
         assert_eq!(cells(lines[2]), gets);
         let p50 = ["put-1-p50", "us", "200.0", "100.0", "400.0", "-", "0.50"];
         assert_eq!(cells(lines[3]), p50);
+    }
+
+    #[test]
+    fn series_are_the_rows_that_end_in_a_number_of_threads() {
+        let report = report(&[
+            ("lmdb", "puts-8", 40.0, Unit::Commits),
+            ("lmdb", "puts-1", 20.0, Unit::Commits),
+            ("lmdb", "puts-1", 30.0, Unit::Commits),
+            ("lmdb", "puts-1-p50", 99.0, Unit::Microseconds),
+            ("lmdb", "combined-8", 50.0, Unit::Commits),
+            ("redb", "get-1", 60.0, Unit::Gets),
+        ]);
+        let line = |combined, points: &[(f64, f64)]| {
+            let points = points.to_vec();
+            Series { engine: "lmdb".to_owned(), combined, points }
+        };
+        let expected = [line(false, &[(1.0, 25.0), (8.0, 40.0)]), line(true, &[(8.0, 50.0)])];
+        assert_eq!(report.series(), expected);
     }
 
     #[test]

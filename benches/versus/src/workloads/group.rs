@@ -57,7 +57,7 @@ impl Selection {
             return Ok(Selection(group.workloads.iter().map(one).collect::<Result<_, _>>()?));
         }
         let workload = Workload::from_str(name, false)
-            .map_err(|_| format!("there is no such workload or group; --list names them"))?;
+            .map_err(|_| "there is no such workload or group; --list names them")?;
         Ok(Selection(vec![workload]))
     }
 
