@@ -174,5 +174,7 @@ fn lanes(home: &Path) -> Vec<Box<dyn Lane>> {
         EngineLane::<engines::Canopydb>::boxed(home),
         #[cfg(feature = "sqlite")]
         EngineLane::<engines::Sqlite>::boxed(home),
+        #[cfg(feature = "rocksdb")]
+        EngineLane::<engines::Rocksdb>::boxed(home),
     ]
 }

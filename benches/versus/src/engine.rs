@@ -17,6 +17,7 @@ pub struct Setup {
     /// Bytes of cache, for engines that have their own.
     pub cache_size: usize,
     /// Bytes of a page of Treepie, the engine that is measured to choose it.
+    #[cfg_attr(not(feature = "treepie"), allow(dead_code, reason = "the others have one size"))]
     pub page_size: usize,
     /// Whether values are large, for engines whose documentation then advises another layout.
     pub large_values: bool,

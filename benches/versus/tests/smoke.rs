@@ -33,6 +33,7 @@ fn every_workload_runs_on_every_engine_and_cleans_up() {
         ("fjall", cfg!(feature = "fjall")),
         ("canopydb", cfg!(feature = "canopydb")),
         ("sqlite", cfg!(feature = "sqlite")),
+        ("rocksdb", cfg!(feature = "rocksdb")),
     ];
     let mut engines = vec!["lmdb", "redb"];
     engines.extend(optional.iter().filter_map(|&(engine, built)| built.then_some(engine)));

@@ -6,6 +6,8 @@ mod canopydb;
 mod fjall;
 mod lmdb;
 mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "treepie")]
@@ -17,6 +19,8 @@ pub use canopydb::Canopydb;
 pub use fjall::Fjall;
 pub use lmdb::Lmdb;
 pub use redb::Redb;
+#[cfg(feature = "rocksdb")]
+pub use rocksdb::Rocksdb;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 #[cfg(feature = "treepie")]
