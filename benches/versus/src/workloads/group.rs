@@ -19,7 +19,7 @@ const GROUPS: &[Group] = &[
     Group { name: "loads", minutes: 2.0, workloads: &["load-sorted", "load-random"] },
     Group {
         name: "reads",
-        minutes: 1.5,
+        minutes: 2.0,
         workloads: &["get-1", "get-2", "scan-full", "scan-10", "scan-prefix"],
     },
     Group { name: "beside", minutes: 1.5, workloads: &["get-beside-put-1", "get-beside-put-1000"] },
@@ -44,7 +44,7 @@ const GROUPS: &[Group] = &[
         minutes: 1.0,
         workloads: &["checkpoint-put-1", "checkpoint-batch-1000"],
     },
-    Group { name: "values", minutes: 0.7, workloads: &["large-64k", "large-1m", "large-4m"] },
+    Group { name: "values", minutes: 1.0, workloads: &["large-64k", "large-1m", "large-4m"] },
     Group { name: "churn", minutes: 4.0, workloads: &["churn"] },
     Group { name: "recovery", minutes: 1.0, workloads: &["open-after-kill"] },
 ];
