@@ -1,11 +1,12 @@
 //! Treepie, with the options that it has by default.
 //!
 //! - A commit that returned is durable; there is no other mode.
+//! - Pages have the default size unless `--page-size` is given.
 //! - There is no append mode: inserts in ascending order fill pages by themselves.
 
 use std::path::Path;
 
-use treepie::{Database, Tree, TreeMut};
+use treepie::{Database, Options, Tree, TreeMut};
 
 use crate::{
     Result,
@@ -31,11 +32,13 @@ pub struct TreepieBatch<'a> {
 
 impl Engine for Treepie {
     const NAME: &'static str = "treepie";
+    const HAS_CHECKPOINT: bool = true;
     type View<'a> = TreepieView<'a>;
     type Batch<'a> = TreepieBatch<'a>;
 
-    fn open(dir: &Path, _setup: Setup) -> Result<Treepie> {
-        let treepie = Treepie { database: Database::open(dir)? };
+    fn open(dir: &Path, setup: Setup) -> Result<Treepie> {
+        let options = Options::new().create(true).page_size(setup.page_size);
+        let treepie = Treepie { database: options.open(dir)? };
         treepie.write(|_| Ok(()))?;
         Ok(treepie)
     }
@@ -49,6 +52,11 @@ impl Engine for Treepie {
         let mut txn = self.database.begin_write()?;
         body(&mut TreepieBatch { tree: txn.tree(ENTRIES)? })?;
         txn.commit()?;
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.database.checkpoint()?;
         Ok(())
     }
 
