@@ -42,7 +42,7 @@ pub trait Engine: Sized + Send + Sync {
     /// Takes a snapshot and reads it.
     fn read<R>(&self, body: impl FnOnce(&Self::View<'_>) -> Result<R>) -> Result<R>;
     /// Writes one transaction, which is durable when the call returns.
-    fn write(&self, body: impl FnOnce(&mut Self::Batch<'_>) -> Result<()>) -> Result<()>;
+    fn write(&self, body: impl FnOnce(&mut Self::Batch<'_>) -> Result<()> + Send) -> Result<()>;
     /// Finishes what the engine has left for later, so that neither the next turn nor the next
     /// engine pays for it: a checkpoint, a flush, compactions. Nothing where nothing is left.
     fn settle(&self) -> Result<()> {

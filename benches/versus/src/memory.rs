@@ -57,7 +57,7 @@ impl Engine for Memory {
         body(&Locked(&mut self.entries.lock().unwrap()))
     }
 
-    fn write(&self, body: impl FnOnce(&mut Locked<'_>) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut Locked<'_>) -> Result<()> + Send) -> Result<()> {
         if self.fails {
             return Err("this engine fails".into());
         }

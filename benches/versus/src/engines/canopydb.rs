@@ -49,7 +49,7 @@ impl Engine for Canopydb {
         body(&CanopydbTree { tree: txn.get_tree(ENTRIES)?.ok_or("the tree is missing")? })
     }
 
-    fn write(&self, body: impl FnOnce(&mut CanopydbTree<'_>) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut CanopydbTree<'_>) -> Result<()> + Send) -> Result<()> {
         let txn = self.database.begin_write()?;
         {
             let mut batch = CanopydbTree { tree: txn.get_or_create_tree(ENTRIES)? };

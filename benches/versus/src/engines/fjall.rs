@@ -66,7 +66,7 @@ impl Engine for Fjall {
         body(&FjallView { snapshot: self.database.snapshot(), entries: &self.entries })
     }
 
-    fn write(&self, body: impl FnOnce(&mut FjallBatch<'_>) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut FjallBatch<'_>) -> Result<()> + Send) -> Result<()> {
         let batch = self.database.batch().durability(Some(PersistMode::SyncData));
         let mut batch = FjallBatch { batch, entries: &self.entries };
         body(&mut batch)?;

@@ -79,7 +79,7 @@ impl Engine for Rocksdb {
         body(&RocksdbView { snapshot: self.database.snapshot() })
     }
 
-    fn write(&self, body: impl FnOnce(&mut RocksdbBatch) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut RocksdbBatch) -> Result<()> + Send) -> Result<()> {
         let mut batch = RocksdbBatch::default();
         body(&mut batch)?;
         Ok(self.database.write_opt(batch.batch, &self.durable)?)

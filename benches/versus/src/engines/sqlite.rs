@@ -96,7 +96,7 @@ impl Engine for Sqlite {
         Ok(result)
     }
 
-    fn write(&self, body: impl FnOnce(&mut SqliteBatch<'_>) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut SqliteBatch<'_>) -> Result<()> + Send) -> Result<()> {
         let mut connection = Sqlite::lock(&self.writer)?;
         let txn = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
