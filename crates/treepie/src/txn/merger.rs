@@ -89,7 +89,7 @@ pub(super) struct Batch {
 struct Gather {
     /// Closures of the batch before.
     served: usize,
-    /// How many the leader waits for now; 0 when it does not.
+    /// How many the leader is waiting for; 0 when it is not.
     target: usize,
     in_vain: u32,
     rest: u32,
