@@ -235,7 +235,8 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
 
     /// The page from the cell of entry `i` on.
     #[inline(always)]
-    fn cell(&self, i: usize) -> &'a [u8] {
+    #[must_use]
+    pub fn cell(&self, i: usize) -> &'a [u8] {
         self.page.get(self.cell_offset(i)..).unwrap_or(&[])
     }
 
@@ -259,11 +260,19 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
     /// Finds `key`: `Ok` with its index, or `Err` with the index where it belongs.
     #[inline]
     pub fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.search_telling(key, |_| ())
+    }
+
+    /// As `search`; tells `near` which index it is at least, and nearly always, before it touches a
+    /// cell.
+    #[inline(always)]
+    pub fn search_telling(&self, key: &[u8], near: impl FnOnce(usize)) -> Result<usize, usize> {
         let Some(suffix) = key.strip_prefix(self.prefix) else {
             return Err(if key < self.prefix { 0 } else { self.len() });
         };
         let head = head_of(suffix);
         let start = lower_bound(self.heads, head);
+        near(start);
         match self.heads.get(start) {
             Some(found) if u32::from_le_bytes(*found) == head => self.search_cells(start, suffix),
             _ => Err(start),

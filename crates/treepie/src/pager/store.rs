@@ -23,8 +23,9 @@ use crate::{
 };
 
 use super::{
+    access::FRONT_LEN,
     directory::{Directory, Found},
-    map::MapCell,
+    map::{MapCell, prefetch_lines},
     pool::{Pool, PoolLimits},
     readers::Registry,
 };
@@ -133,6 +134,18 @@ impl Pager {
         }
     }
 
+    /// As `page`, for a page whose front is read from end to end: all of its lines are asked for at
+    /// once, instead of one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    #[inline(always)]
+    pub fn leaf(&self, id: PageId, lsn: Lsn) -> Result<&[u8]> {
+        let bytes = self.page(id, lsn)?;
+        prefetch_lines(&bytes[..FRONT_LEN]);
+        Ok(bytes)
+    }
+
     #[inline(always)]
     fn mapped(&self, id: PageId) -> Result<&[u8]> {
         if id.0 >= self.file_pages.load(Acquire) {
@@ -234,7 +247,7 @@ impl Pager {
             Found::Version(_, bytes) => bytes,
             _ => return,
         };
-        super::map::prefetch_lines(bytes);
+        prefetch_lines(&bytes[..FRONT_LEN]);
     }
 
     /// The error for damage of a page.

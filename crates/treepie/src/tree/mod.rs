@@ -6,6 +6,7 @@
 //!
 //! An operation that fails may leave the tree half changed: the caller undoes its transaction.
 
+mod bound;
 pub mod check;
 pub mod cursor;
 pub mod insert;

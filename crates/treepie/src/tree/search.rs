@@ -91,7 +91,7 @@ pub(super) fn value_bytes<'p, P: PageRead>(pages: &'p P, value: Value<'p>) -> Re
 /// The leaf page `id`.
 #[inline(always)]
 pub(super) fn leaf_at<P: PageRead>(pages: &P, id: PageId) -> Result<Leaf<'_>> {
-    let page = pages.page(id)?;
+    let page = pages.leaf(id)?;
     if get_u16(page, KIND_OFFSET) != PageKind::Leaf as u16 {
         return Err(unexpected(pages, id));
     }

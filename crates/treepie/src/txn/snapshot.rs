@@ -159,6 +159,15 @@ impl PageRead for SnapshotPages {
         }
     }
 
+    #[inline(always)]
+    fn leaf(&self, id: PageId) -> Result<&[u8]> {
+        let bytes = self.core.pager.leaf(id, self.reader.lsn())?;
+        match page::kind(bytes) {
+            Some(PageKind::Leaf) => Ok(bytes),
+            _ => Err(self.damaged(id, "not a leaf")),
+        }
+    }
+
     fn run(&self, id: PageId, value_len: u64) -> Result<&[u8]> {
         self.core.pager.run(id, value_len, self.reader.lsn())
     }
