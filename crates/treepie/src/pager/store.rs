@@ -76,6 +76,8 @@ pub const GROW: &str = "grow";
 /// Smallest and largest step by which the data file grows, in bytes.
 const GROWTH_MIN: u64 = 1 << 20;
 const GROWTH_MAX: u64 = 64 << 20;
+/// Larger steps are multiples of it, so that the page cache can hold the file in huge pages.
+const HUGE_PAGE_SIZE: u64 = 2 << 20;
 
 impl Pager {
     /// Maps the file.
@@ -298,7 +300,10 @@ impl Pager {
         if needed <= old {
             return Ok(());
         }
-        let step = (old * page_size / 16).clamp(GROWTH_MIN, GROWTH_MAX);
+        let step = match old * page_size / 16 {
+            ..=GROWTH_MIN => GROWTH_MIN,
+            part => part.next_multiple_of(HUGE_PAGE_SIZE).min(GROWTH_MAX),
+        };
         let target = (needed * page_size).next_multiple_of(step) / page_size;
         let target = target.min(u64::from(PAGE_COUNT_MAX));
         // A full disk may still have room for what is needed now.
@@ -308,6 +313,7 @@ impl Pager {
         }
         let len = self.file.len().map_err(Error::io("measure", &self.path))?;
         let target = pages_in(len, self.page_size);
+        self.file.prepare_cache(old * page_size, len.saturating_sub(old * page_size));
         assert!(target >= page_count, "the file is shorter than what was allocated");
         self.map
             .cover(&*self.file, target as usize * self.page_size, self.page_size)

@@ -6,7 +6,7 @@ use super::{
     key::Key,
     search::value_bytes,
     state::TreeState,
-    walk::{Toward, Walk},
+    walk::{AHEAD, Toward, Walk},
 };
 
 /// A place among the entries of a tree: at an entry, or nowhere.
@@ -81,7 +81,10 @@ impl<'p, P: PageRead> Cursor<'p, P> {
     pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
         self.placed = false;
         self.walk.seek(Toward::Key(key))?;
-        self.at = self.walk.leaf().search(key).unwrap_or_else(|at| at);
+        let leaf = *self.walk.leaf();
+        let ask = |at| Walk::<P>::ask_for_cells(&leaf, at..at + AHEAD);
+        self.at = leaf.search_telling(key, ask).unwrap_or_else(|at| at);
+        self.walk.ask_for_next_leaf(self.at);
         self.settle_forward()
     }
 
@@ -107,6 +110,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
             return Ok(false);
         }
         self.at += 1;
+        Walk::<P>::ask_for_cell(self.walk.leaf(), self.at + AHEAD);
         if self.at < self.walk.leaf().len() {
             return Ok(true);
         }

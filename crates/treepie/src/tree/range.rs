@@ -48,11 +48,7 @@ impl<'p, P: PageRead> End<'p, P> {
 /// First index that is inside a lower bound, and whether the bound is in this leaf. Tells `near`
 /// about where it will be.
 #[inline(always)]
-fn low_index(
-    leaf: &Leaf<'_>,
-    start: &Bound<BoundKey>,
-    near: impl FnOnce(usize),
-) -> (usize, bool) {
+fn low_index(leaf: &Leaf<'_>, start: &Bound<BoundKey>, near: impl FnOnce(usize)) -> (usize, bool) {
     let (key, skip) = match start {
         Bound::Unbounded => return (0, false),
         Bound::Included(key) => (key, 0),

@@ -13,8 +13,8 @@ use crate::{
 };
 
 use super::{
-    Cursor, Edit, Hint, Key, Range, TreeState, check, contains_key, create, drop_pages, first, get,
-    bound::prefix_end, last, store::MemoryStore,
+    Cursor, Edit, Hint, Key, Range, TreeState, bound::prefix_end, check, contains_key, create,
+    drop_pages, first, get, last, store::MemoryStore,
 };
 
 /// A small generator of random numbers (splitmix64).
