@@ -43,8 +43,11 @@ use crate::{
 
 use super::{
     bytes::{get_u16, get_u32, get_u64, put_u16},
+    heads::lower_bound,
     page::{self, PAGE_HEADER_SIZE, PageKind},
 };
+
+pub use super::heads::{HEAD_SIZE, head_of};
 
 /// Offset of `prefix_len`.
 pub const PREFIX_LEN_OFFSET: usize = 24;
@@ -59,8 +62,6 @@ const _: () = assert!(RESERVED_OFFSET + 2 == PAGE_HEADER_SIZE);
 pub const LEAF: usize = 4;
 /// Bytes before the suffix in the cell of a branch.
 pub const BRANCH: usize = 2;
-/// Size of a head in bytes.
-pub const HEAD_SIZE: usize = 4;
 /// Size of a cell offset in bytes.
 pub const OFFSET_SIZE: usize = 2;
 /// Size of a child's page number in bytes.
@@ -69,10 +70,6 @@ pub const CHILD_SIZE: usize = 4;
 pub const OVERFLOW_FLAG: u16 = 1 << 15;
 /// What a leaf cell holds of a value in a run, in bytes.
 pub const OVERFLOW_VALUE_SIZE: usize = 16;
-/// Up to this many heads are counted one by one (in vector registers).
-const LINEAR_COUNT_MAX: usize = 64;
-/// Parts that more heads are divided into.
-const PARTS: usize = 8;
 
 /// A leaf or branch page, read. `KIND` is [`LEAF`] or [`BRANCH`].
 ///
@@ -111,20 +108,6 @@ pub const fn heads_offset(prefix_len: usize) -> usize {
 #[must_use]
 pub const fn array_size(kind: usize) -> usize {
     HEAD_SIZE + OFFSET_SIZE + if kind == BRANCH { CHILD_SIZE } else { 0 }
-}
-
-/// Head of a suffix.
-#[inline(always)]
-#[must_use]
-pub fn head_of(suffix: &[u8]) -> u32 {
-    if let Some(first) = suffix.first_chunk() {
-        return u32::from_be_bytes(*first);
-    }
-    let mut head = [0; HEAD_SIZE];
-    for (to, from) in head.iter_mut().zip(suffix) {
-        *to = *from;
-    }
-    u32::from_be_bytes(head)
 }
 
 /// Makes a page an empty leaf: `page` is zero but for its page header.
@@ -306,28 +289,6 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
         }
         Err(low)
     }
-}
-
-/// Index of the first head that is not below `head`: without branches that depend on the heads.
-///
-/// Many heads are first narrowed to one part of [`PARTS`], by the heads that begin the others:
-/// these are read at once, so their cache misses overlap, which those of halving would not.
-#[inline(always)]
-fn lower_bound(heads: &[[u8; HEAD_SIZE]], head: u32) -> usize {
-    if heads.len() <= LINEAR_COUNT_MAX {
-        return count_below(heads.iter(), head);
-    }
-    let part_len = heads.len().div_ceil(PARTS);
-    let below = count_below(heads.iter().skip(part_len).step_by(part_len), head);
-    let start = below * part_len;
-    let part = heads.get(start..heads.len().min(start + part_len)).unwrap_or(&[]);
-    start + count_below(part.iter(), head)
-}
-
-/// How many heads are below `head`.
-#[inline(always)]
-fn count_below<'h>(heads: impl Iterator<Item = &'h [u8; HEAD_SIZE]>, head: u32) -> usize {
-    heads.map(|h| u32::from(u32::from_le_bytes(*h) < head)).sum::<u32>() as usize
 }
 
 impl<'a> Leaf<'a> {
@@ -529,17 +490,6 @@ mod tests {
             init_leaf(&mut page);
             assert_eq!(validate(&page), Ok(()));
             assert!(Leaf::new(&page).is_empty());
-        }
-    }
-
-    #[test]
-    fn lower_bound_equals_a_count_of_smaller_heads() {
-        for len in [0, 1, 2, 63, 64, 65, 127, 128, 129, 300, 815] {
-            let heads: Vec<_> = (0..len).map(|i: u32| (i / 3 * 2).to_le_bytes()).collect();
-            for head in 0..=len + 1 {
-                let expected = heads.iter().filter(|h| u32::from_le_bytes(**h) < head).count();
-                assert_eq!(lower_bound(&heads, head), expected, "{len} heads, {head}");
-            }
         }
     }
 }
