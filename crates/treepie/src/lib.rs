@@ -47,7 +47,7 @@
 //! - [`Tree`]: one of its trees: `get`, `range`, `prefix`, `first`, `last`, [`Cursor`].
 //! - [`WriteTxn`]: one transaction, the argument of the closure in [`Database::write`], or from
 //!   [`Database::begin_write`].
-//! - [`TreeMut`]: one of its trees: `insert`, `remove`, `clear`, and all reads.
+//! - [`TreeMut`]: one of its trees: `insert`, `remove`, `remove_range`, `clear`, and all reads.
 //!
 //! Keys come as [`Key`], because a page stores what its keys have in common only once. They compare
 //! with each other and with slices; [`Key::to_vec`] makes one piece of them. Keys are ordered as
@@ -103,10 +103,11 @@ pub use database::{
 pub use error::{Damage, Error, Result, Structure};
 pub use journal::{JournalReport, SegmentInfo};
 pub use options::{Compression, Options};
-pub use tree::{Cursor, Key, Range};
+pub use tree::Key;
 pub use txn::{
-    TxnPages,
-    snapshot::{Entries, Snapshot, SnapshotPages, Tree, TreeInfo},
+    cursor::Cursor,
+    range::Range,
+    snapshot::{Snapshot, Tree, TreeInfo},
     tree_mut::TreeMut,
     write::{Receipt, TreeHandle, WriteTxn},
 };

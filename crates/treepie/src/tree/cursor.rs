@@ -10,29 +10,6 @@ use super::{
 };
 
 /// A place among the entries of a tree: at an entry, or nowhere.
-///
-/// The moves return whether there is an entry to be at; where there is none, or after an error,
-/// the cursor is nowhere, and `next` and `prev` leave it there.
-///
-/// ```
-/// # fn main() -> treepie::Result<()> {
-/// # let dir = tempfile::tempdir().expect("a folder");
-/// # let db = treepie::Database::open(dir.path())?;
-/// # db.write(|tx| {
-/// #     let mut tree = tx.tree("t")?;
-/// #     for key in ["ant", "bee", "cow"] { tree.insert(key, "")?; }
-/// #     Ok(())
-/// # })?;
-/// let snapshot = db.read()?;
-/// let mut cursor = snapshot.tree("t")?.cursor();
-/// assert!(cursor.seek(b"b")?);
-/// assert_eq!(cursor.key().expect("at an entry").to_vec(), b"bee");
-/// assert!(cursor.next()?);
-/// assert!(!cursor.next()?, "behind the last one");
-/// assert!(cursor.key().is_none());
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug)]
 pub struct Cursor<'p, P> {
     walk: Walk<'p, P>,

@@ -14,6 +14,7 @@ pub mod key;
 mod pack;
 pub mod range;
 pub mod remove;
+mod remove_range;
 pub mod search;
 mod slots;
 mod split;

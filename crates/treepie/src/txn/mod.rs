@@ -2,10 +2,10 @@
 
 pub mod catalog;
 pub mod core;
+pub mod cursor;
 mod pages;
+pub mod range;
 pub mod signals;
 pub mod snapshot;
 pub mod tree_mut;
 pub mod write;
-
-pub use pages::TxnPages;

@@ -45,9 +45,7 @@ enum SpaceChange {
     Given(PageId, u32),
 }
 
-/// Pages that a transaction has changed, on top of the state at `base`: where a
-/// [`Range`](crate::Range) in a transaction reads from. Outside of the engine it stands in types
-/// only.
+/// Pages that a transaction has changed, on top of the state at `base`.
 #[derive(Debug)]
 pub struct TxnPages {
     pager: Arc<Pager>,
@@ -92,12 +90,6 @@ impl TxnPages {
     /// One past the highest used page.
     pub(crate) fn page_count(&self) -> u32 {
         self.space.page_count()
-    }
-
-    /// Bytes of memory that the transaction holds.
-    pub fn memory_len(&self) -> usize {
-        let runs: usize = self.runs.values().map(|frame| frame.bytes().len()).sum();
-        self.dirty.len() * self.pager.page_size() + runs
     }
 
     /// Makes the bitmap page of the first group, which holds the catalog's root: the first act in

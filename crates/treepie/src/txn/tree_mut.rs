@@ -4,10 +4,12 @@ use std::ops::RangeBounds;
 
 use crate::{
     error::{Error, Result},
-    tree::{self, Edit, Key, Range},
+    tree::{self, Edit, Key},
 };
 
-use super::{pages::TxnPages, snapshot::borrowed_bounds, write::OpenTree};
+use super::{
+    cursor::Cursor, pages::TxnPages, range::Range, snapshot::borrowed_bounds, write::OpenTree,
+};
 
 /// A tree in a write transaction. Reads see the changes made so far; nobody else does before the
 /// commit.
@@ -43,6 +45,33 @@ impl<'t> TreeMut<'t> {
     /// [`Error::Corrupt`], [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
         let result = self.edit().remove(key.as_ref());
+        self.note(result)
+    }
+
+    /// Removes the entries whose keys lie in `bounds`. Returns how many there were. The work is in
+    /// proportion to what is removed; leaves that go as a whole are freed without a look at their
+    /// entries, unless values are in runs of their own.
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// let receipt = db.write(|tx| {
+    ///     let mut tree = tx.tree("t")?;
+    ///     for key in ["a", "b", "c", "d"] { tree.insert(key, "")?; }
+    ///     tree.remove_range("b"..="c")
+    /// })?;
+    /// assert_eq!(receipt.value, 2);
+    /// assert_eq!(db.read()?.tree("t")?.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`remove`](TreeMut::remove).
+    pub fn remove_range<K: AsRef<[u8]>>(&mut self, bounds: impl RangeBounds<K>) -> Result<u64> {
+        let (lower, upper) = borrowed_bounds(&bounds);
+        let result = self.edit().remove_range(lower, upper);
         self.note(result)
     }
 
@@ -116,18 +145,35 @@ impl<'t> TreeMut<'t> {
     }
 
     /// All entries in the order of their keys.
-    pub fn iter(&self) -> Range<'_, TxnPages> {
+    pub fn iter(&self) -> Range<'_> {
         self.range::<&[u8]>(..)
     }
 
     /// The entries whose keys lie in `bounds`, from both ends.
-    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'_, TxnPages> {
+    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'_> {
         let (lower, upper) = borrowed_bounds(&bounds);
-        Range::new(&*self.pages, &self.open.state, lower, upper)
+        Range::txn(tree::Range::new(&*self.pages, &self.open.state, lower, upper))
     }
 
     /// The entries whose keys begin with `prefix`, from both ends.
-    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'_, TxnPages> {
-        Range::prefix(&*self.pages, &self.open.state, prefix.as_ref())
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'_> {
+        Range::txn(tree::Range::prefix(&*self.pages, &self.open.state, prefix.as_ref()))
+    }
+
+    /// A cursor over the entries as they are now, that can seek to and fro. It is nowhere until it is
+    /// moved. It borrows the tree: to change entries that it finds, note their keys and let go of it,
+    /// or see [`remove_range`](TreeMut::remove_range).
+    #[must_use]
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor::txn(tree::Cursor::new(&*self.pages, &self.open.state))
+    }
+}
+
+impl<'a> IntoIterator for &'a TreeMut<'_> {
+    type Item = <Range<'a> as Iterator>::Item;
+    type IntoIter = Range<'a>;
+
+    fn into_iter(self) -> Range<'a> {
+        self.iter()
     }
 }
