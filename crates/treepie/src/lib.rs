@@ -74,6 +74,8 @@
 //! - [`Error::Poisoned`]: a write or sync failed before. Reads go on; reopen to write.
 //! - [`Error::Bound`]: a bound was reached; it names the option and what can be done.
 //! - [`Error::Rejected`]: the closure's own error, wrapped with [`Error::rejected`].
+//! - [`Error::TransactionBroken`]: an operation failed half-way and the closure went on; its own
+//!   error says what to do before the transaction is run again.
 //! - [`Error::Locked`]: the database is open elsewhere.
 //!
 //! The engine tells what it does through [`tracing`](https://docs.rs/tracing): opening, checkpoints

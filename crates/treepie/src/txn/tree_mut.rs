@@ -17,14 +17,14 @@ use super::{
 pub struct TreeMut<'t> {
     pages: &'t mut TxnPages,
     open: &'t mut OpenTree,
-    broken: &'t mut bool,
+    broken: &'t mut Option<&'static str>,
 }
 
 impl<'t> TreeMut<'t> {
     pub(super) fn new(
         pages: &'t mut TxnPages,
         open: &'t mut OpenTree,
-        broken: &'t mut bool,
+        broken: &'t mut Option<&'static str>,
     ) -> TreeMut<'t> {
         TreeMut { pages, open, broken }
     }
@@ -36,7 +36,7 @@ impl<'t> TreeMut<'t> {
     /// [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
         let result = self.edit().insert(key.as_ref(), value.as_ref());
-        self.note(result)
+        self.note("insert", result)
     }
 
     /// Removes a key. Returns whether it was there.
@@ -45,7 +45,7 @@ impl<'t> TreeMut<'t> {
     /// [`Error::Corrupt`], [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
         let result = self.edit().remove(key.as_ref());
-        self.note(result)
+        self.note("remove", result)
     }
 
     /// Removes the entries whose keys lie in `bounds`. Returns how many there were. The work is in
@@ -72,7 +72,7 @@ impl<'t> TreeMut<'t> {
     pub fn remove_range<K: AsRef<[u8]>>(&mut self, bounds: impl RangeBounds<K>) -> Result<u64> {
         let (lower, upper) = borrowed_bounds(&bounds);
         let result = self.edit().remove_range(lower, upper);
-        self.note(result)
+        self.note("remove_range", result)
     }
 
     /// Removes all entries. The tree stays, empty; its pages are free.
@@ -81,7 +81,7 @@ impl<'t> TreeMut<'t> {
     /// As [`remove`](TreeMut::remove).
     pub fn clear(&mut self) -> Result<()> {
         let result = self.edit().clear();
-        self.note(result)
+        self.note("clear", result)
     }
 
     #[inline]
@@ -91,11 +91,11 @@ impl<'t> TreeMut<'t> {
     }
 
     /// An operation that failed for what the disk or memory did has stopped half-way.
-    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+    fn note<T>(&mut self, operation: &'static str, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && !matches!(error, Error::KeyTooLong { .. } | Error::ValueTooLong { .. })
         {
-            *self.broken = true;
+            self.broken.get_or_insert(operation);
         }
         result
     }
@@ -163,6 +163,23 @@ impl<'t> TreeMut<'t> {
     /// A cursor over the entries as they are now, that can seek to and fro. It is nowhere until it is
     /// moved. It borrows the tree: to change entries that it finds, note their keys and let go of it,
     /// or see [`remove_range`](TreeMut::remove_range).
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// db.write(|tx| {
+    ///     let mut tree = tx.tree("queue")?;
+    ///     for key in ["job 3", "job 1", "job 2"] { tree.insert(key, "")?; }
+    ///     let mut cursor = tree.cursor();
+    ///     assert!(cursor.seek("job 2")? && cursor.prev()?);
+    ///     let key = cursor.key().expect("at an entry").to_vec();
+    ///     assert_eq!(key, b"job 1");
+    ///     tree.remove(key)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn cursor(&self) -> Cursor<'_> {
         Cursor::txn(tree::Cursor::new(&*self.pages, &self.open.state))

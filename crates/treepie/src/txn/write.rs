@@ -55,8 +55,8 @@ pub struct WriteTxn<'db> {
     open: Vec<OpenTree>,
     by_name: FxHashMap<Vec<u8>, usize>,
     annotations: Vec<Vec<u8>>,
-    /// An operation failed half-way: what the pages hold is no state of the trees.
-    broken: bool,
+    /// The operation that failed half-way: what the pages hold is no state of the trees.
+    broken: Option<&'static str>,
     committed: bool,
     /// Tells its handles from those of other transactions.
     number: u64,
@@ -133,7 +133,7 @@ impl<'db> WriteTxn<'db> {
             open: Vec::new(),
             by_name: FxHashMap::default(),
             annotations: Vec::new(),
-            broken: false,
+            broken: None,
             committed: false,
             number: core.counters.transactions.fetch_add(1, Relaxed),
         })
@@ -206,7 +206,9 @@ impl<'db> WriteTxn<'db> {
         if result.is_ok() && open.stored.is_some() {
             result = self.catalog.remove(pages, name).map(|_| ());
         }
-        self.broken |= result.is_err();
+        if result.is_err() {
+            self.broken.get_or_insert("drop_tree");
+        }
         self.by_name.remove(name);
         result.map(|()| true)
     }
@@ -262,7 +264,9 @@ impl<'db> WriteTxn<'db> {
             return Ok(handle);
         }
         let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let state = self.catalog.create_tree(pages).inspect_err(|_| self.broken = true)?;
+        let state = self.catalog.create_tree(pages).inspect_err(|_| {
+            self.broken.get_or_insert("tree");
+        })?;
         Ok(self.add_open(name, state, None))
     }
 
@@ -297,11 +301,11 @@ impl<'db> WriteTxn<'db> {
     ///
     /// # Errors
     /// [`Error::Io`] when the journal cannot be written or synced: the database is poisoned, and
-    /// whether the changes survive shows when it is reopened. [`Error::Rejected`] when an operation
-    /// failed half-way before. In any other case everything is undone.
+    /// whether the changes survive shows when it is reopened. [`Error::TransactionBroken`] when an
+    /// operation failed half-way before. In any other case everything is undone.
     pub fn commit(mut self) -> Result<Lsn> {
-        if self.broken {
-            return Err(Error::rejected("an operation of the transaction failed half-way"));
+        if let Some(operation) = self.broken {
+            return Err(Error::TransactionBroken { operation });
         }
         self.write_catalog()?;
         let pages = self.pages.as_ref().expect("the transaction has not ended");
