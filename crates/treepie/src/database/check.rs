@@ -167,24 +167,54 @@ impl Database {
         Ok(check_snapshot(&core.pager, &snapshot, group_count, metas))
     }
 
-    /// Pages in use as of a snapshot, by its bitmap pages.
-    pub(super) fn used_pages(&self, snapshot: &Snapshot) -> Result<u64> {
+    /// Used and free pages of the first `file_pages` as of a snapshot, by its bitmap pages.
+    pub(super) fn space_use(&self, snapshot: &Snapshot, file_pages: u32) -> Result<SpaceUse> {
         let pager = &self.shared.core.pager;
-        let mut used = 0;
+        let mut space = SpaceUse::default();
         let file_and_versions = self.shared.core.commits.lock().back().map_or(0, |c| c.page_count);
         let page_size = pager.page_size();
         for group in 0..file_and_versions.div_ceil(pages_per_group(page_size)) {
             match pager.page(bitmap_page(group, page_size), snapshot.lsn()) {
-                Ok(bytes) => {
-                    let bits = &bytes[page::PAGE_HEADER_SIZE..];
-                    used += bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
-                }
+                Ok(bytes) => space.add(&bytes[page::PAGE_HEADER_SIZE..], file_pages),
                 // The group was begun after the snapshot.
                 Err(_) if group > 0 => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(used)
+        space.end(file_pages);
+        Ok(space)
+    }
+}
+
+/// Used pages, and runs of free ones.
+#[derive(Debug, Default)]
+pub(super) struct SpaceUse {
+    pub used: u64,
+    /// The longest run of free pages that lies in the file.
+    pub free_run_max: u64,
+    run: u64,
+    page_count: u64,
+}
+
+impl SpaceUse {
+    /// Counts the pages of one bitmap page.
+    fn add(&mut self, bits: &[u8], file_pages: u32) {
+        for &byte in bits {
+            self.used += u64::from(byte.count_ones());
+            for bit in 0..8 {
+                let is_free = byte & (1 << bit) == 0 && self.page_count < u64::from(file_pages);
+                self.run = if is_free { self.run + 1 } else { 0 };
+                self.free_run_max = self.free_run_max.max(self.run);
+                self.page_count += 1;
+            }
+        }
+    }
+
+    /// Counts the pages of the file that no group covers yet: they are free.
+    fn end(&mut self, file_pages: u32) {
+        if let Some(rest) = u64::from(file_pages).checked_sub(self.page_count) {
+            self.free_run_max = self.free_run_max.max(self.run + rest);
+        }
     }
 }
 

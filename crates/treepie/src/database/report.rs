@@ -31,6 +31,8 @@ pub struct Report {
     pub pages_used: u64,
     /// Pages of the file that are free, those included that it grew by ahead of need.
     pub pages_free: u64,
+    /// Longest run of free pages in the file: a larger value makes it grow, however many are free.
+    pub pages_free_run_max: u64,
     /// The journal's segments.
     pub journal: JournalReport,
     /// Open snapshots and transactions, the oldest first.
@@ -179,16 +181,18 @@ impl Database {
         }
         let core = &*self.shared.core;
         let page_size = core.pager.page_size();
-        let file_pages = u64::from(core.pager.file_pages());
-        let pages_used = self.used_pages(&snapshot)?;
+        let file_pages = core.pager.file_pages();
+        let space = self.space_use(&snapshot, file_pages)?;
+        let file_pages = u64::from(file_pages);
         Ok(Report {
             database_id: self.id(),
             page_size,
             lsn: snapshot.lsn(),
             trees,
             data_file_len: file_pages * page_size as u64,
-            pages_used,
-            pages_free: file_pages.saturating_sub(pages_used),
+            pages_used: space.used,
+            pages_free: file_pages.saturating_sub(space.used),
+            pages_free_run_max: space.free_run_max,
             journal: core.journal.report(),
             readers,
             stats: self.stats(),

@@ -17,7 +17,6 @@ use super::{pages::TxnPages, snapshot::SnapshotPages};
 #[must_use = "nothing is read before the iterator is used"]
 pub struct Range<'a>(Source<'a>);
 
-#[expect(clippy::large_enum_variant, reason = "both are one range, over different pages")]
 enum Source<'a> {
     Snapshot(tree::Range<'a, SnapshotPages>),
     Txn(tree::Range<'a, TxnPages>),
