@@ -177,6 +177,18 @@ pub enum Error {
     /// The closure of a write gave up; its changes are undone.
     #[error("the transaction was given up: {0}")]
     Rejected(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An operation of the transaction failed half-way before (with [`Error::Corrupt`],
+    /// [`Error::Bound`] or [`Error::Io`]), so that what it holds is no state of its trees. It cannot
+    /// be committed; its changes are undone, and the database goes on. Do what the error of that
+    /// operation says, then run the transaction again.
+    #[error(
+        "the transaction cannot be committed, because its {operation} failed half-way; do what that error says, then run the transaction again"
+    )]
+    #[non_exhaustive]
+    TransactionBroken {
+        /// The operation that failed: "insert", "remove", …
+        operation: &'static str,
+    },
     /// Options that contradict each other or leave their range.
     #[error("option `{option}`: {reason}")]
     Options {

@@ -43,6 +43,7 @@ struct ReportObject {
     data_file_bytes: u64,
     pages_used: u64,
     pages_free: u64,
+    pages_free_run_max: u64,
     trees: Vec<FilledTree>,
     journal: JournalObject,
     readers: Vec<ReaderObject>,
@@ -114,6 +115,7 @@ impl From<&Report> for ReportObject {
             data_file_bytes: report.data_file_len,
             pages_used: report.pages_used,
             pages_free: report.pages_free,
+            pages_free_run_max: report.pages_free_run_max,
             trees: report.trees.iter().map(FilledTree::from).collect(),
             journal: JournalObject::from(&report.journal),
             readers: report.readers.iter().map(ReaderObject::from).collect(),
@@ -189,11 +191,12 @@ fn text(report: &Report) -> Vec<String> {
     let mut lines = vec![
         format!("database {} at LSN {}", report.database_id, report.lsn),
         format!(
-            "data file: {}, pages of {} bytes, {} used, {} free",
+            "data file: {}, pages of {} bytes, {} used, {} free ({} of them in one run)",
             bytes(report.data_file_len),
             grouped(report.page_size as u64),
             grouped(report.pages_used),
             grouped(report.pages_free),
+            grouped(report.pages_free_run_max),
         ),
         "trees:".to_owned(),
     ];

@@ -43,6 +43,8 @@ pub struct Report {
     pub pages_used: u64,
     /// Pages of the file that are free, those included that it grew by ahead of need.
     pub pages_free: u64,
+    /// Longest run of free pages in the file: a larger value makes it grow, however many are free.
+    pub pages_free_run_max: u64,
     /// The journal's segments.
     pub journal: JournalReport,
     /// Open snapshots and transactions, the oldest first.
@@ -220,16 +222,18 @@ impl Database {
             let leaf_fill = statistics.leaf_fill(snapshot.pages().page_size());
             trees.push(TreeReport { info, leaf_fill });
         }
-        let file_pages = u64::from(core.pager.file_pages());
-        let pages_used = self.used_pages(&snapshot, &mut damage);
+        let file_pages = core.pager.file_pages();
+        let space = self.space_use(&snapshot, file_pages, &mut damage);
+        let file_pages = u64::from(file_pages);
         Ok(Report {
             database_id: self.id(),
             page_size,
             lsn: snapshot.lsn(),
             trees,
             data_file_len: file_pages * page_size as u64,
-            pages_used,
-            pages_free: file_pages.saturating_sub(pages_used),
+            pages_used: space.used,
+            pages_free: file_pages.saturating_sub(space.used),
+            pages_free_run_max: space.free_run_max,
             journal: core.journal.report(),
             readers,
             stats: self.stats(),
@@ -238,8 +242,8 @@ impl Database {
         })
     }
 
-    /// Pages in use as of a snapshot, by its bitmap pages.
-    fn used_pages(&self, snapshot: &Snapshot, damage: &mut DamageList) -> u64 {
+    /// Used and free pages of the first `file_pages` as of a snapshot, by its bitmap pages.
+    fn space_use(&self, snapshot: &Snapshot, file_pages: u32, damage: &mut DamageList) -> SpaceUse {
         let core = &self.shared.core;
         let (pager, page_size) = (&core.pager, core.pager.page_size());
         let (page_count, is_exact) = {
@@ -247,13 +251,12 @@ impl Database {
             let own = commits.iter().find(|commit| commit.position.lsn == snapshot.lsn());
             (own.or(commits.back()).map_or(0, |commit| commit.page_count), own.is_some())
         };
-        let mut used = 0;
+        let mut space = SpaceUse::default();
         for group in 0..page_count.div_ceil(pages_per_group(page_size)) {
             let bitmap = bitmap_page(group, page_size);
             match pager.page(bitmap, snapshot.lsn()) {
                 Ok(bytes) if page::kind(bytes) == Some(PageKind::Bitmap) => {
-                    let bits = bytes.get(PAGE_HEADER_SIZE..).unwrap_or(&[]);
-                    used += bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+                    space.add(bytes.get(PAGE_HEADER_SIZE..).unwrap_or(&[]), file_pages);
                 }
                 Ok(_) => damage.add(None, bitmap, "not a free-space bitmap".to_owned()),
                 // The group was begun after the snapshot.
@@ -261,7 +264,40 @@ impl Database {
                 Err(error) => damage.add(None, bitmap, error.to_string()),
             }
         }
-        used
+        space.end(file_pages);
+        space
+    }
+}
+
+/// Used pages, and runs of free ones.
+#[derive(Debug, Default)]
+struct SpaceUse {
+    used: u64,
+    /// The longest run of free pages that lies in the file.
+    free_run_max: u64,
+    run: u64,
+    page_count: u64,
+}
+
+impl SpaceUse {
+    /// Counts the pages of one bitmap page.
+    fn add(&mut self, bits: &[u8], file_pages: u32) {
+        for &byte in bits {
+            self.used += u64::from(byte.count_ones());
+            for bit in 0..8 {
+                let is_free = byte & (1 << bit) == 0 && self.page_count < u64::from(file_pages);
+                self.run = if is_free { self.run + 1 } else { 0 };
+                self.free_run_max = self.free_run_max.max(self.run);
+                self.page_count += 1;
+            }
+        }
+    }
+
+    /// Counts the pages of the file that no group covers yet: they are free.
+    fn end(&mut self, file_pages: u32) {
+        if let Some(rest) = u64::from(file_pages).checked_sub(self.page_count) {
+            self.free_run_max = self.free_run_max.max(self.run + rest);
+        }
     }
 }
 

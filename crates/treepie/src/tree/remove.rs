@@ -38,19 +38,21 @@ impl<P: PageWrite> Edit<'_, P> {
         self.state.entries = self.counted(self.state.entries.checked_sub(1))?;
         let mut page = self.pages.page_mut(path.leaf)?;
         slots::remove::<LEAF>(&mut page, at);
-        if path.len() > 0 && Leaf::new(page.bytes()).used_len() < page.bytes().len() / JOIN_PART {
+        if path.len() > 0 && is_sparse(page.bytes()) {
             self.hint.forget();
-            self.rebalance(path)?;
+            self.rebalance(path, false)?;
         }
         Ok(true)
     }
 
     /// Joins pages that are too empty with a sibling, from the leaf of the path upwards, or fills them
     /// from it. Where neither can be done the page stays as it is: that costs space, not correctness.
-    fn rebalance(&mut self, mut path: Path) -> Result<()> {
+    /// A leaf that `leaf_goes` is given up, whatever is in it.
+    pub(super) fn rebalance(&mut self, mut path: Path, leaf_goes: bool) -> Result<()> {
         let (mut id, mut level) = (path.leaf, 0);
         while let Some((parent, at)) = path.pop() {
-            let gone = if slots::is_empty(self.pages.page(id)?) {
+            let goes = leaf_goes && level == 0;
+            let gone = if goes || slots::is_empty(self.pages.page(id)?) {
                 Some((id, at))
             } else if is_too_empty(self.pages, id, level)? {
                 join(self.pages, (id, level), (parent, at))?
@@ -112,6 +114,11 @@ impl<P: PageWrite> Edit<'_, P> {
         *self.state = TreeState::empty(self.state.id, self.state.root);
         Ok(())
     }
+}
+
+/// Whether so little is in a leaf that it should be joined.
+pub(super) fn is_sparse(leaf: &[u8]) -> bool {
+    Leaf::new(leaf).used_len() < leaf.len() / JOIN_PART
 }
 
 fn is_too_empty<P: PageWrite>(pages: &P, id: PageId, level: u8) -> Result<bool> {

@@ -34,9 +34,7 @@ enum SpaceChange {
     Given(PageId, u32),
 }
 
-/// Pages that a transaction has changed, on top of the state at `base`: where a
-/// [`Range`](crate::Range) in a transaction reads from. Outside of the engine it stands in types
-/// only.
+/// Pages that a transaction has changed, on top of the state at `base`.
 #[derive(Debug)]
 pub struct TxnPages {
     pager: Arc<Pager>,

@@ -57,8 +57,8 @@ pub struct WriteTxn<'db> {
     annotations: Vec<Vec<u8>>,
     /// Of these, those of closures before this one.
     annotations_before: usize,
-    /// An operation failed half-way: what the pages hold is no state of the trees.
-    broken: bool,
+    /// The operation that failed half-way: what the pages hold is no state of the trees.
+    broken: Option<&'static str>,
     /// Something is to be sealed from closures before this one.
     kept: bool,
     /// Tells its handles from those of other transactions and closures.
@@ -160,7 +160,7 @@ impl<'db> WriteTxn<'db> {
             open: OpenTrees::default(),
             annotations: Vec::new(),
             annotations_before: 0,
-            broken: false,
+            broken: None,
             kept: false,
             number: core.counters.transactions.fetch_add(1, Relaxed),
         })
@@ -234,7 +234,9 @@ impl<'db> WriteTxn<'db> {
         if result.is_ok() && is_stored {
             result = self.catalog.remove(pages, name).map(|_| ());
         }
-        self.broken |= result.is_err();
+        if result.is_err() {
+            self.broken.get_or_insert("drop_tree");
+        }
         result.map(|()| true)
     }
 
@@ -305,14 +307,12 @@ impl<'db> WriteTxn<'db> {
     /// ```
     ///
     /// # Errors
-    /// What `change` returns; [`Error::Rejected`] when it hides that an operation failed half-way.
+    /// What `change` returns; [`Error::TransactionBroken`] when it hides that an operation failed half-way.
     pub fn savepoint<T>(
         &mut self,
         change: impl FnOnce(&mut WriteTxn<'db>) -> Result<T>,
     ) -> Result<T> {
-        if self.broken {
-            return Err(half_way());
-        }
+        self.check_whole()?;
         let savepoint = self.begin_savepoint();
         let result = match catch_unwind(AssertUnwindSafe(|| change(self))) {
             Ok(result) => result,
@@ -321,7 +321,7 @@ impl<'db> WriteTxn<'db> {
                 resume_unwind(panic);
             }
         };
-        let result = if self.broken && result.is_ok() { Err(half_way()) } else { result };
+        let result = result.and_then(|value| self.check_whole().map(|()| value));
         match &result {
             Ok(_) => self.keep_savepoint(savepoint),
             Err(_) => self.undo_savepoint(savepoint),
@@ -351,7 +351,7 @@ impl<'db> WriteTxn<'db> {
         self.open.undo_savepoint(savepoint.trees);
         self.catalog = savepoint.catalog;
         self.annotations.truncate(savepoint.annotations);
-        self.broken = false;
+        self.broken = None;
     }
 
     /// Runs the closure of one of the merged callers. `run` returns whether its changes stay; they
@@ -392,20 +392,22 @@ impl<'db> WriteTxn<'db> {
         pages.rollback();
         self.open = OpenTrees::default();
         self.annotations.clear();
-        self.broken = false;
+        self.broken = None;
         if let Ok(catalog) = Catalog::open(pages) {
             self.catalog = catalog;
         } else {
             // It could be read when the transaction began.
-            self.broken = true;
+            self.broken = Some("reset");
         }
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.broken.map_or(Ok(()), |operation| Err(Error::TransactionBroken { operation }))
     }
 
     /// Whether what was changed so far can become a record.
     fn check(&self) -> Result<()> {
-        if self.broken {
-            return Err(half_way());
-        }
+        self.check_whole()?;
         let pages = self.pages.as_ref().expect("the transaction has not ended");
         let payload_len_max = pages.payload_len_max() + ANNOTATIONS_LEN_MAX as u64 * 4;
         if payload_len_max > RECORD_LEN_MAX {
@@ -435,7 +437,9 @@ impl<'db> WriteTxn<'db> {
             return Ok(handle);
         }
         let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let state = self.catalog.create_tree(pages).inspect_err(|_| self.broken = true)?;
+        let state = self.catalog.create_tree(pages).inspect_err(|_| {
+            self.broken.get_or_insert("tree");
+        })?;
         Ok(self.add_open(name, state, None))
     }
 
@@ -465,8 +469,8 @@ impl<'db> WriteTxn<'db> {
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`] when the journal cannot be written or synced: the database is
-    /// poisoned, and whether the changes survive shows when it is reopened. [`Error::Rejected`] when
-    /// an operation failed half-way before. In any other case everything is undone.
+    /// poisoned, and whether the changes survive shows when it is reopened.
+    /// [`Error::TransactionBroken`] when an operation failed half-way before. In any other case everything is undone.
     pub fn commit(self) -> Result<Lsn> {
         let durability = self.core.bounds.durability;
         self.commit_as(durability)
@@ -576,10 +580,6 @@ impl<'db> WriteTxn<'db> {
         leave(self.core);
         Some(writer)
     }
-}
-
-fn half_way() -> Error {
-    Error::rejected("an operation of the transaction failed half-way")
 }
 
 fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {

@@ -203,7 +203,8 @@ fn a_failed_operation_that_the_closure_ignores_does_not_become_a_commit() {
         panic!("the bounds hold 5 MiB");
     });
     let error = result.expect_err("what stopped half-way is not committed");
-    assert!(matches!(error, Error::Rejected(_)), "{error:?}");
+    assert!(matches!(error, Error::TransactionBroken { operation: "insert", .. }), "{error:?}");
+    assert_says(&error, &["insert", "run the transaction again"]);
     assert!(db.read().expect("a snapshot").find_tree("t").expect("no damage").is_none());
 }
 
