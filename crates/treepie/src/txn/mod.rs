@@ -14,6 +14,8 @@ mod pages;
 mod pipeline;
 pub mod range;
 pub mod reentrance;
+mod savepoint;
+mod seal;
 pub mod signals;
 pub mod snapshot;
 pub mod submit;
