@@ -4,6 +4,8 @@ mod check;
 mod inspect;
 mod open;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
