@@ -5,6 +5,8 @@ mod inspect;
 mod open;
 mod report;
 mod room;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 use std::{fmt, panic::Location, path::Path, sync::Arc, thread::JoinHandle};

@@ -12,23 +12,13 @@ use tempfile::TempDir;
 use treepie::{Database, Error, Options, Structure};
 use treepie_testkit::{Call, Fault, FaultError, SimDisk};
 
-use crate::harness::{self, DIR};
+use crate::harness::{self, DIR, assert_says, file_options, folder};
 
 /// Name of the variable that makes this binary a second process which opens a database.
 const SECOND_PROCESS: &str = "TREEPIE_TEST_SECOND_PROCESS";
 
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
 fn small() -> Options {
-    Options::new()
-        .create(true)
-        .page_size(4096)
-        .versions_memory(4 << 20)
-        .map_size(1 << 30)
-        .journal_segment_size(64 << 10)
-        .background_threads(false)
+    file_options().versions_memory(4 << 20).background_threads(false)
 }
 
 /// A closed database with a tree of 200 entries; its journal is checkpointed.
@@ -76,14 +66,6 @@ fn segments(path: &Path) -> Vec<PathBuf> {
         .collect();
     segments.sort();
     segments
-}
-
-#[track_caller]
-fn assert_says(error: &Error, words: &[&str]) {
-    let text = error.to_string();
-    for word in words {
-        assert!(text.contains(word), "\"{text}\" does not say \"{word}\"");
-    }
 }
 
 #[test]

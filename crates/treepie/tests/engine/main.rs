@@ -15,3 +15,4 @@ mod planted;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
+mod thread_cuts;

@@ -179,12 +179,8 @@ pub fn cut_everywhere(recorded: &Recorded, draws: u64) -> Result<u64, String> {
             let image_seed = mix(recorded.seed, draw);
             images += 1;
             look_at(recorded, &player.image(image_seed), acknowledged).map_err(|what| {
-                let (seed, cut) = (recorded.seed, player.position());
-                format!(
-                    "seed {seed}, cut {cut} of {}, image seed {image_seed}: {what}\n\
-                     again: TREEPIE_SEED={seed} cargo test -p treepie --test engine power_cuts",
-                    recorded.log.len(),
-                )
+                let (seed, cut, all) = (recorded.seed, player.position(), recorded.log.len());
+                format!("seed {seed}, cut {cut} of {all}, image seed {image_seed}: {what}")
             })?;
         }
         if !player.advance() {
@@ -199,7 +195,12 @@ fn acknowledged_commits_survive_a_power_cut_at_every_operation() {
     let seeds = seeds(1, 48);
     let results = for_seeds(&seeds, |seed| {
         let recorded = record(seed, &shape_of(seed), &[]);
-        let images = cut_everywhere(&recorded, 6).unwrap_or_else(|failure| panic!("{failure}"));
+        let images = cut_everywhere(&recorded, 6).unwrap_or_else(|failure| {
+            panic!(
+                "{failure}\n\
+                 again: TREEPIE_SEED={seed} cargo test -p treepie --test engine power_cuts"
+            )
+        });
         (images, recorded.early_writes, recorded.log.len())
     });
     let images: u64 = results.iter().map(|(images, ..)| images).sum();
