@@ -9,7 +9,7 @@
 use std::{fs, path::PathBuf, thread, time::Duration};
 
 use parking_lot::Mutex;
-use treepie::{Database, Options};
+use treepie::{Database, Options, WriteTxn};
 use treepie_testkit::{
     PlantedBug, SimDisk, mix,
     workload::{Op, Shape, Step, generate},
@@ -33,8 +33,8 @@ fn options(seed: u64, disk: &SimDisk) -> Options {
         .journal_segment_size(16 << 10)
 }
 
-/// Commits with their LSNs, in the order in which they were acknowledged.
-type Commits = Mutex<Vec<(u64, Vec<Op>)>>;
+/// Commits: LSN, place in the order in which the closures ran, and what they did.
+type Commits = Mutex<Vec<(u64, u64, Vec<Op>)>>;
 
 /// Runs the workloads of a seed, with the bugs planted once the database is made; also returns how many checkpoints there were.
 fn record(seed: u64, bugs: &[PlantedBug]) -> (Recorded, u64) {
@@ -58,17 +58,23 @@ fn record(seed: u64, bugs: &[PlantedBug]) -> (Recorded, u64) {
         db.close().expect("closing");
     }
     let mut commits = commits.into_inner();
-    commits.sort_unstable_by_key(|(lsn, _)| *lsn);
+    commits.sort_unstable_by_key(|(lsn, place, _)| (*lsn, *place));
+    let places: Vec<u64> = commits.iter().map(|(_, place, _)| *place).collect();
+    assert_eq!(places, (1..=places.len() as u64).collect::<Vec<_>>(), "seed {seed}");
     let mut model = new_model();
-    for (number, (lsn, ops)) in commits.iter().enumerate() {
-        assert_eq!(*lsn, number as u64 + 2, "seed {seed}: each commit has an LSN of its own");
-        model.commit(*lsn, ops);
+    let mut last = 1;
+    for merged in commits.chunk_by(|(one, ..), (other, ..)| one == other) {
+        let lsn = merged[0].0;
+        assert_eq!(lsn, last + 1, "seed {seed}: LSNs have no gaps");
+        last = lsn;
+        let ops: Vec<Op> = merged.iter().flat_map(|(.., ops)| ops.iter().cloned()).collect();
+        model.commit(lsn, &ops);
     }
     (Recorded { seed, log: disk.log(), model, early_writes }, checkpoints)
 }
 
-/// One writer's work. A commit is marked in the disk's log when it was acknowledged; each changes
-/// something, so that no two have the same LSN.
+/// One writer's work. A commit is marked in the disk's log when it was acknowledged; each takes the
+/// next place in an order that all share, since those that are merged have one LSN.
 fn write_steps(db: &Database, disk: &SimDisk, commits: &Commits, name: u64) {
     let shape = Shape { steps: 25, keys: 60, reopen_every: 6, ..Shape::default() };
     let mut held = None;
@@ -76,9 +82,15 @@ fn write_steps(db: &Database, disk: &SimDisk, commits: &Commits, name: u64) {
         match step {
             Step::Write(mut ops) => {
                 ops.push(insert("steps", &format!("{name:016x}/{number}"), b"done"));
-                let lsn = harness::write(db, &ops).expect("a commit");
-                disk.mark(lsn);
-                commits.lock().push((lsn, ops));
+                let receipt = db.write(|tx| {
+                    harness::apply(tx, &ops)?;
+                    take_place(tx)
+                });
+                let receipt = receipt.expect("a commit");
+                disk.mark(receipt.lsn.0);
+                let place = receipt.value;
+                ops.push(insert("order", "last", &place.to_be_bytes()));
+                commits.lock().push((receipt.lsn.0, place, ops));
             }
             Step::Abort(ops) => {
                 let aborted = db.write(|tx| {
@@ -92,6 +104,15 @@ fn write_steps(db: &Database, disk: &SimDisk, commits: &Commits, name: u64) {
             Step::Reopen => held = held.is_none().then(|| db.read().expect("a snapshot")),
         }
     }
+}
+
+/// Takes the next place in the order of all closures.
+fn take_place(tx: &mut WriteTxn<'_>) -> treepie::Result<u64> {
+    let mut order = tx.tree("order")?;
+    let last = order.get("last")?.and_then(|bytes| bytes.try_into().ok());
+    let place = last.map_or(0, u64::from_be_bytes) + 1;
+    order.insert("last", place.to_be_bytes())?;
+    Ok(place)
 }
 
 /// Saves the image that a message of [`cut_everywhere`] names; returns the folder.
