@@ -124,8 +124,10 @@ pub struct Stats {
     pub held_bytes: u64,
     /// How often the data file grew.
     pub growths: u64,
-    /// Writes that had to wait for the checkpoint.
+    /// Writes that had to wait for the checkpoint: memory or journal were used up.
     pub waits: u64,
+    /// Writes that paused for some milliseconds because the checkpoint was behind.
+    pub pauses: u64,
     /// Open snapshots and transactions; a running checkpoint is one too.
     pub readers: u64,
     /// What poisoned the database.
@@ -164,6 +166,7 @@ impl Database {
             held_bytes,
             growths: core.pager.growth_count(),
             waits: counters.waits.load(Relaxed),
+            pauses: counters.pauses.load(Relaxed),
             readers: core.pager.registry.readers().entries().len() as u64,
             poisoned_by: core.poisoned_by(),
         }

@@ -1,6 +1,6 @@
 //! Rolling to a new segment, and the thread that prepares its file ahead.
 
-use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     disk::OpenMode,
@@ -22,7 +22,7 @@ use super::{
 /// as long, up to the limit.
 const FIRST_LEN: u64 = 256 << 10;
 /// Groups of this length or more get segments that are allocated but not zeroed, in bytes.
-const LONG_GROUP_LEN: u64 = 4 << 20;
+const LONG_GROUP_LEN: u64 = 128 << 10;
 /// Shortest segment: its header and one block.
 const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
 
@@ -104,9 +104,8 @@ impl Shared {
         shelf.wanted = None;
         let spare = Spare { number: shelf.take_number(), len: len_min };
         drop(shelf);
-        let never = AtomicBool::new(false);
         let (disk, dir) = (&*self.config.disk, &self.config.dir);
-        let made = prepare_spare(disk, dir, spare, is_zeroing, &never)?;
+        let made = prepare_spare(disk, dir, spare, is_zeroing, None)?;
         Ok(made.expect("nothing stops it"))
     }
 
@@ -143,7 +142,7 @@ pub fn prepare_spares(shared: &Arc<Shared>) {
         drop(shelf);
         let config = &shared.config;
         let (disk, dir) = (&*config.disk, &config.dir);
-        let made = prepare_spare(disk, dir, spare, is_zeroing, &shared.is_closing);
+        let made = prepare_spare(disk, dir, spare, is_zeroing, Some(&shared.is_closing));
         shelf = shared.shelf.lock();
         shelf.preparing = None;
         match made {

@@ -227,6 +227,8 @@ pub struct Counters {
     pub pages_written: AtomicU64,
     /// Writes that had to wait for the checkpoint.
     pub waits: AtomicU64,
+    /// Writes that paused because the checkpoint was behind.
+    pub pauses: AtomicU64,
 }
 
 impl Core {
