@@ -607,3 +607,6 @@ impl Drop for WriteTxn<'_> {
         drop(self.end());
     }
 }
+
+#[cfg(test)]
+mod tests;
