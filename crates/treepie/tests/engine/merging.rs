@@ -72,8 +72,11 @@ fn put(key: &'static str) -> impl FnOnce(&mut WriteTxn<'_>) -> Result<u64> + Sen
     }
 }
 
-/// Every entry of every tree, and what the pages are used for.
-fn contents(db: &Database) -> (Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>, u64, u64) {
+/// Tree, key, value.
+type Entry = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+/// Every entry of every tree, how many pages they take, and how many are free.
+fn contents(db: &Database) -> (Vec<Entry>, u64, u64) {
     let check = db.check().expect("a check begins");
     assert!(check.is_clean(), "{:?}", check.problems);
     let snapshot = db.read().expect("a snapshot");
