@@ -122,6 +122,12 @@ impl TxnPages {
         self.dirty.undo_savepoint(mark.undo, &self.pager.pool);
     }
 
+    /// Loses one step of the undo log, as a planted bug; returns how many there were.
+    #[cfg(test)]
+    pub(super) fn lose_undo(&mut self, step: Option<usize>) -> usize {
+        self.dirty.lose_undo(step, &self.pager.pool)
+    }
+
     /// Whether nothing was changed.
     pub(crate) fn is_clean(&self) -> bool {
         self.dirty.is_empty() && self.freed.is_empty()

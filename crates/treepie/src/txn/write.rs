@@ -66,6 +66,7 @@ pub struct WriteTxn<'db> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TreeHandle {
     index: usize,
+    serial: u64,
     txn: u64,
 }
 
@@ -183,9 +184,13 @@ impl<'db> WriteTxn<'db> {
     /// The tree of a handle.
     ///
     /// # Errors
-    /// [`Error::UnknownTree`] when it was dropped since.
+    /// [`Error::UnknownTree`] when it was dropped since, or when the handle is from inside a
+    /// savepoint that was undone.
     pub fn by_handle(&mut self, handle: TreeHandle) -> Result<TreeMut<'_>> {
         assert_eq!(handle.txn, self.number, "the handle is of another transaction");
+        if self.open.serial(handle.index) != Some(handle.serial) {
+            return Err(Error::UnknownTree { name: b"(of an undone savepoint)".to_vec() });
+        }
         let open = self.open.get_mut(handle.index);
         if open.dropped {
             return Err(Error::UnknownTree { name: open.name.clone() });
@@ -294,7 +299,7 @@ impl<'db> WriteTxn<'db> {
 
     fn find_open(&mut self, name: &[u8]) -> Result<Option<TreeHandle>> {
         if let Some(index) = self.open.find(name) {
-            return Ok(Some(TreeHandle { index, txn: self.number }));
+            return Ok(Some(self.handle(index)));
         }
         if self.open.was_dropped(name) || name.is_empty() {
             return Ok(None);
@@ -305,7 +310,13 @@ impl<'db> WriteTxn<'db> {
     }
 
     fn add_open(&mut self, name: &[u8], state: TreeState, stored: Option<TreeState>) -> TreeHandle {
-        TreeHandle { index: self.open.add(name, state, stored), txn: self.number }
+        let index = self.open.add(name, state, stored);
+        self.handle(index)
+    }
+
+    fn handle(&self, index: usize) -> TreeHandle {
+        let serial = self.open.serial(index).expect("the tree is open");
+        TreeHandle { index, serial, txn: self.number }
     }
 
     /// Undoes everything, as dropping the transaction does.
@@ -371,3 +382,6 @@ impl Drop for WriteTxn<'_> {
         drop(self.end());
     }
 }
+
+#[cfg(test)]
+mod tests;
