@@ -76,7 +76,7 @@ impl<'db> WriteTxn<'db> {
         result
     }
 
-    fn begin_savepoint(&mut self) -> Savepoint {
+    pub(super) fn begin_savepoint(&mut self) -> Savepoint {
         let pages = self.pages.as_mut().expect("the transaction has not ended");
         Savepoint {
             pages: pages.begin_savepoint(),
@@ -92,7 +92,7 @@ impl<'db> WriteTxn<'db> {
         self.open.keep_savepoint(savepoint.trees);
     }
 
-    fn undo_savepoint(&mut self, savepoint: Savepoint) {
+    pub(super) fn undo_savepoint(&mut self, savepoint: Savepoint) {
         let pages = self.pages.as_mut().expect("the transaction has not ended");
         pages.undo_savepoint(savepoint.pages);
         self.open.undo_savepoint(savepoint.trees);
