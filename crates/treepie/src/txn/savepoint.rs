@@ -20,7 +20,7 @@ use super::{
 
 /// Where a savepoint began.
 #[derive(Debug)]
-struct Savepoint {
+pub(super) struct Savepoint {
     pages: PagesMark,
     trees: TreesMark,
     catalog: Catalog,
