@@ -2,7 +2,8 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -225,8 +226,12 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
     if is_fresh {
         sync_parent(disk, path)?;
     }
-    let (journal, recovered) =
-        Journal::recover(config, from, is_fresh, &mut |record| replay.apply(record))?;
+    let (journal, recovered) = with_memory_ahead(&pager, options.background_threads, |ask| {
+        Journal::recover(config, from, is_fresh, &mut |record| {
+            ask();
+            replay.apply(record)
+        })
+    })?;
     let last = recovered.last;
     pager.registry.publish(last.lsn);
     let space = replay.finish(last.lsn, meta.page_count)?;
@@ -248,6 +253,27 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         merging: options.merging,
     };
     Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, last))
+}
+
+/// Lets a thread touch memory for pages ahead of need while `body` runs, as it asks: most of what a
+/// replay takes is the first touch of the memory that it replays into.
+fn with_memory_ahead<T>(pager: &Pager, has_threads: bool, body: impl FnOnce(&dyn Fn()) -> T) -> T {
+    if !has_threads {
+        return body(&|| {});
+    }
+    thread::scope(|scope| {
+        let (ask, asked) = mpsc::sync_channel(1);
+        scope.spawn(move || {
+            // Whoever needs the memory that could not be had says so.
+            while asked.recv().is_ok_and(|()| pager.pool.prepare().is_ok()) {}
+        });
+        body(&|| {
+            if pager.pool.is_low() {
+                // When one is waiting already, that will do.
+                let _ = ask.try_send(());
+            }
+        })
+    })
 }
 
 /// The first transaction of a database: catalog and `$metadata`. Done again when a creation was cut

@@ -32,7 +32,7 @@ const SLAB_SIZE: usize = 4 << 20;
 const SCRATCH_SLAB_SIZE: usize = 16 << 20;
 const RUN_ALIGN: usize = 64;
 /// Bytes on the shelf below which another slab is wanted ahead of need.
-const AHEAD: usize = 2 * SLAB_SIZE;
+const AHEAD: usize = 4 * SLAB_SIZE;
 /// What is written to touch a slab: at least one byte of each page of the machine.
 const TOUCH_STEP: usize = 4096;
 
