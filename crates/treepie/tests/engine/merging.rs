@@ -14,7 +14,7 @@ use treepie::{Database, Durability, Error, Options, Overlap, Receipt, Result, Wr
 use treepie_testkit::SimDisk;
 
 use crate::{
-    batches::{Caller, LONG, together, until_stats},
+    batches::{Caller, LONG, together, until, until_stats},
     harness::{self, DIR},
 };
 
@@ -454,7 +454,8 @@ fn timings_tell_batches_waits_and_slow_closures_by_their_call_site() {
     let before = db.timings();
     let held = Duration::from_millis(10);
     let change = |tx: &mut WriteTxn<'_>| {
-        thread::sleep(held);
+        let begin = Instant::now();
+        until("it has taken long", || begin.elapsed() >= held);
         tx.tree("t").map(|_| ())
     };
     let ends = together(&db, (0..3).map(|_| caller(&db, change)).collect());
