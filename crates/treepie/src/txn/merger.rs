@@ -91,7 +91,7 @@ pub(super) struct Batch {
 struct Gather {
     /// Closures of the batch before.
     served: usize,
-    /// How many the leader waits for now; 0 when it does not.
+    /// How many the leader waits for at this moment; 0 when it does not.
     target: usize,
     in_vain: u32,
     rest: u32,
