@@ -3,6 +3,8 @@
 mod check;
 mod inspect;
 mod open;
+#[cfg(test)]
+mod planted;
 mod report;
 mod room;
 #[cfg(test)]

@@ -27,7 +27,7 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     error::{Error, Result},
@@ -37,7 +37,7 @@ use crate::{
 
 use super::{
     batch,
-    core::Core,
+    core::{Core, Writer},
     job::{Queued, Slot, lend},
     reentrance::is_writing,
     submit::{Submitted, submitted},
@@ -72,6 +72,8 @@ struct Queue {
     /// Batches that no caller leads.
     leaderless: usize,
     gather: Gather,
+    /// Transactions that wait for the writer outside of batches.
+    outsiders: usize,
     stopping: bool,
 }
 
@@ -177,6 +179,18 @@ impl Merger {
         let writer = core.writer.lock();
         let batch = self.take(&core.bounds.merging);
         batch::run(core, writer, batch, room);
+    }
+
+    /// The writer, for a transaction outside of batches: no batch waits for company meanwhile.
+    pub(super) fn writer<'a>(&self, core: &'a Core) -> MutexGuard<'a, Writer> {
+        if let Some(writer) = core.writer.try_lock() {
+            return writer;
+        }
+        self.queue.lock().outsiders += 1;
+        self.joined.notify_one();
+        let writer = core.writer.lock();
+        self.queue.lock().outsiders -= 1;
+        writer
     }
 
     /// Gathers, and takes the batch in front.
@@ -289,7 +303,8 @@ impl Queue {
     fn delay(&self, merging: &Merging) -> Option<Instant> {
         let front = self.batches.front()?;
         let is_full = front.jobs.len() >= merging.closures_max || self.batches.len() > 1;
-        front.due.filter(|due| !is_full && !self.stopping && *due > Instant::now())
+        let hurries = self.stopping || self.outsiders > 0;
+        front.due.filter(|due| !is_full && !hurries && *due > Instant::now())
     }
 }
 

@@ -76,6 +76,21 @@ impl<'db> WriteTxn<'db> {
         result
     }
 
+    /// Undoes what `change` does, but for one step, as a planted bug; returns how many there were.
+    #[cfg(test)]
+    pub(crate) fn undo_without(
+        &mut self,
+        step: Option<usize>,
+        change: impl FnOnce(&mut WriteTxn<'db>) -> Result<()>,
+    ) -> Result<usize> {
+        let savepoint = self.begin_savepoint();
+        change(self)?;
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        let steps = pages.lose_undo(step);
+        self.undo_savepoint(savepoint);
+        Ok(steps)
+    }
+
     pub(super) fn begin_savepoint(&mut self) -> Savepoint {
         let pages = self.pages.as_mut().expect("the transaction has not ended");
         Savepoint {

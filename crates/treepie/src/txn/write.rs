@@ -89,7 +89,7 @@ impl<'db> WriteTxn<'db> {
     pub(crate) fn begin(core: &'db Core) -> Result<WriteTxn<'db>> {
         let location = Location::caller();
         enter(core)?;
-        let writer = core.writer.lock();
+        let writer = core.merger.writer(core);
         WriteTxn::begin_entered(core, writer, location).map_err(|(_, error)| {
             leave(core);
             error
@@ -382,6 +382,3 @@ impl Drop for WriteTxn<'_> {
         drop(self.end());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,7 +14,7 @@ use treepie::{Database, Durability, Error, Options, Overlap, Receipt, Result, Wr
 use treepie_testkit::SimDisk;
 
 use crate::{
-    batches::{Caller, LONG, together, until_stats},
+    batches::{Caller, LONG, together, until, until_stats},
     harness::{self, DIR},
 };
 
@@ -423,6 +423,18 @@ fn a_patient_write_waits_for_others_and_not_longer_than_the_most_impatient_of_th
         assert!(begin.elapsed() < LONG / 2, "{other:?} waited {:?}", begin.elapsed());
     }
     let begin = Instant::now();
+    let db = open(|options| options);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| db.write_as(patient, put("a")).expect("a commit"));
+        until_stats(&db, "the patient one waits", |stats| stats.waiting == 1);
+        let outside = db.begin_write().expect("a transaction");
+        assert!(begin.elapsed() < LONG / 2, "a transaction of its own waits for nobody's company");
+        drop(outside);
+        // In case that one came first.
+        db.write(put("b")).expect("a commit");
+        waiting.join().expect("no panic");
+    });
+    let begin = Instant::now();
     let db = open(|options| options.merge_closures_max(2));
     thread::scope(|scope| {
         scope.spawn(|| db.write_as(patient, put("a")).expect("a commit"));
@@ -442,7 +454,8 @@ fn timings_tell_batches_waits_and_slow_closures_by_their_call_site() {
     let before = db.timings();
     let held = Duration::from_millis(10);
     let change = |tx: &mut WriteTxn<'_>| {
-        thread::sleep(held);
+        let begin = Instant::now();
+        until("it has taken long", || begin.elapsed() >= held);
         tx.tree("t").map(|_| ())
     };
     let ends = together(&db, (0..3).map(|_| caller(&db, change)).collect());

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tempfile::TempDir;
 
-use super::*;
-use crate::{Database, Options};
+use super::Database;
+use crate::{error::Result, options::Options, txn::write::WriteTxn};
 
 fn furnished() -> (TempDir, Database) {
     let dir = tempfile::tempdir().expect("a folder");
@@ -56,17 +56,17 @@ fn undo_without(lost: Option<usize>) -> (State, usize) {
     let end = catch_unwind(AssertUnwindSafe(|| {
         let mut tx = db.begin_write().expect("a transaction");
         fill(&mut tx, 2).expect("changes");
-        let savepoint = tx.begin_savepoint();
-        fill(&mut tx, 3).expect("changes");
-        tx.drop_tree("tree 2").expect("a change");
-        tx.tree("t").and_then(|mut tree| tree.remove("run")).expect("a change");
-        steps = tx.pages.as_mut().expect("it is open").lose_undo(lost);
-        tx.undo_savepoint(savepoint);
+        let undone = tx.undo_without(lost, |tx| {
+            fill(tx, 3)?;
+            tx.drop_tree("tree 2")?;
+            tx.tree("t")?.remove("run").map(|_| ())
+        });
+        steps = undone.expect("changes");
         tx.commit().map(|_| ()).map_err(|error| error.to_string())
     }));
     let end = match end {
         Ok(end) => end.and_then(|()| look(&db)),
-        Err(panic) => Err(super::super::job::panic_message(&panic)),
+        Err(_) => Err("a panic".to_owned()),
     };
     (end, steps)
 }
