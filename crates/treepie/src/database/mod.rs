@@ -5,11 +5,11 @@ mod inspect;
 mod open;
 mod report;
 mod room;
+#[cfg(feature = "shuttle")]
+pub mod schedules;
 mod threads;
 
-use std::{fmt, panic::Location, path::Path, sync::Arc, thread::JoinHandle};
-
-use parking_lot::Mutex;
+use std::{fmt, panic::Location, path::Path, sync::Arc};
 
 pub use check::{CheckReport, Problem};
 pub use inspect::{JournalRecords, PageDump, RecordSummary};
@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
     ids::{DatabaseId, Lsn},
     options::{Durability, Options},
+    sync::{Mutex, thread::JoinHandle},
     txn::{
         core::Core,
         merger::Merger,

@@ -3,11 +3,10 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use parking_lot::Mutex;
-
 use crate::{
     checkpoint::Checkpointer,
     error::{Error, Result},
+    sync::Mutex,
     txn::{core::Core, signals::Ask},
 };
 

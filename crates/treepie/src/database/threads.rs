@@ -1,14 +1,11 @@
 //! The threads of an open database: the checkpoint, the flusher, and those of the merger.
 
-use std::{
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     checkpoint,
     error::{Error, Result},
+    sync::thread::{self, JoinHandle},
 };
 
 use super::{Shared, room::make_room};

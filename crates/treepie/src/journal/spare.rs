@@ -7,15 +7,13 @@
 //! is not ready, and is removed by the next recovery. A recycled segment keeps its old bytes: its
 //! frames carry another incarnation.
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::path::Path;
 
 use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Error, Result},
     ids::Lsn,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 const ZEROS_LEN: usize = 1 << 20;

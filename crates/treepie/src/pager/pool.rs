@@ -20,11 +20,11 @@ use std::{
 };
 
 use memmap2::MmapMut;
-use parking_lot::Mutex;
 
 use crate::{
     disk::{Disk, ScratchMap},
     error::{Error, Result},
+    sync::LeafMutex,
 };
 
 const SLAB_SIZE: usize = 4 << 20;
@@ -102,7 +102,7 @@ pub struct Pool {
     memory_used: AtomicUsize,
     /// Bytes handed out, from scratch files.
     scratch_used: AtomicUsize,
-    shelves: Mutex<Shelves>,
+    shelves: LeafMutex<Shelves>,
 }
 
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl Pool {
             scratch_dir,
             memory_used: AtomicUsize::new(0),
             scratch_used: AtomicUsize::new(0),
-            shelves: Mutex::default(),
+            shelves: LeafMutex::default(),
         }
     }
 

@@ -8,10 +8,12 @@
 use std::{
     io,
     ops::Deref,
-    sync::atomic::{AtomicPtr, AtomicU64},
+    sync::atomic::AtomicU64,
 };
 
 use memmap2::MmapMut;
+
+use crate::sync::atomic::AtomicPtr;
 
 /// What zeros are a valid value of; implemented here alone.
 pub trait Zeros {}

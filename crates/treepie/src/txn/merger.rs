@@ -20,19 +20,18 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::*},
-    },
+    sync::Arc,
     time::Instant,
 };
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::{
     error::{Error, Result},
     options::{Durability, Merging},
-    sync::{Flag, deadline},
+    sync::{
+        Condvar, Flag, Mutex, Planted,
+        atomic::{AtomicBool, Ordering::*},
+        deadline, is_planted,
+    },
 };
 
 use super::{
@@ -89,7 +88,7 @@ pub(super) struct Batch {
 struct Gather {
     /// Closures of the batch before.
     served: usize,
-    /// How many the leader waits for now; 0 when it does not.
+    /// How many the leader waits for; 0 when it does not.
     target: usize,
     in_vain: u32,
     rest: u32,
@@ -167,7 +166,9 @@ impl Merger {
         }
         if begins && !may_lead {
             queue.leaderless += 1;
-            self.work.notify_one();
+            if !is_planted(Planted::SilentJoin) {
+                self.work.notify_one();
+            }
         }
         Joined { flag, leads: begins && may_lead }
     }

@@ -19,8 +19,6 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use parking_lot::MutexGuard;
-
 use crate::{
     error::{Error, Result},
     format::record::{RecordKind, RecordMeta, SealedRecord},
@@ -29,6 +27,7 @@ use crate::{
     limits::{ANNOTATIONS_LEN_MAX, RECORD_LEN_MAX},
     options::Durability,
     pager::{readers::ReaderSlot, space::Space},
+    sync::MutexGuard,
     tree::{self, TreeState},
 };
 
