@@ -51,9 +51,12 @@ impl World {
         u32::try_from(self.file.len()).expect("a world is small")
     }
 
-    /// Whether the transaction `lsn` changes `page`; every reader can compute it.
+    /// Whether the transaction `lsn` changes `page`; every reader can compute it. Of one page or
+    /// two, each transaction changes all.
     pub fn changes(&self, page: u32, lsn: u64) -> bool {
-        (lsn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % u64::from(self.pages()) == u64::from(page)
+        self.pages() <= 2
+            || (lsn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % u64::from(self.pages())
+                == u64::from(page)
             || lsn.is_multiple_of(u64::from(page) + 2)
     }
 

@@ -11,11 +11,7 @@
 //! again. Who scans the slots reads the visible LSN first. Both orders are sequentially consistent,
 //! so either the scan sees the slot, or the reader sees an LSN at least as high as the scan did.
 
-use std::{
-    cell::Cell,
-    panic::Location,
-    sync::atomic::AtomicU64 as PlainU64,
-};
+use std::{cell::Cell, panic::Location, sync::atomic::AtomicU64 as PlainU64};
 
 use crate::{
     error::{Error, Result},

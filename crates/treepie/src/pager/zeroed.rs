@@ -5,11 +5,7 @@
 
 #![allow(unsafe_code, reason = "a slice of an anonymous map")]
 
-use std::{
-    io,
-    ops::Deref,
-    sync::atomic::AtomicU64,
-};
+use std::{io, ops::Deref, sync::atomic::AtomicU64};
 
 use memmap2::MmapMut;
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use parking_lot::Mutex as LeafMutex;
 
+pub use self::{flag::Flag, planted::Planted};
 #[cfg(not(feature = "shuttle"))]
 pub use self::{planted::is_planted, real::*};
 #[cfg(feature = "shuttle")]
@@ -26,7 +27,6 @@ pub use self::{
     planted::{is_planted, plant},
     scheduled::*,
 };
-pub use self::{flag::Flag, planted::Planted};
 
 /// The moment that is `wait` from `begin`; far away where that cannot be told.
 pub fn deadline(begin: Instant, wait: Duration) -> Instant {

@@ -12,6 +12,8 @@ pub enum Planted {
     StaleLook,
     /// Readers see a commit that is written and not synced.
     EarlyPublish,
+    /// A write is acknowledged when it is committed, a moment before readers see it.
+    FinalBeforeVisible,
     /// A new reader does not look at the visible LSN a second time.
     OneLook,
     /// A version that was taken out of its chain is used again although a reader may hold it.

@@ -241,7 +241,13 @@ fn is_final(core: &Core, lsn: Lsn, durability: Durability) -> bool {
         Durability::Buffered => marks.appended() >= lsn,
         Durability::Sync | Durability::Group { .. } => marks.synced() >= lsn,
     };
-    enough && marks.committed() >= lsn
+    // Readers see it: `committed` rises a moment before.
+    let visible = if is_planted(Planted::FinalBeforeVisible) {
+        marks.committed()
+    } else {
+        core.pager.registry.visible()
+    };
+    enough && visible >= lsn
 }
 
 /// Publishes a commit if all before it are published, and it is not.

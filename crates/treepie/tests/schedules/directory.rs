@@ -13,10 +13,15 @@ fn every_reader_sees_its_state_while_versions_come_and_go() {
     explore("directory", 80, directory);
 }
 
+#[test]
+fn a_walk_through_a_chain_survives_what_is_taken_out() {
+    explore("walks", 40, walks);
+}
+
 /// A writer, the checkpoint, and a reader or two over a few pages.
 pub fn directory() {
     let world = Arc::new(World::new(draw(1..4) as u32, 256 << 10));
-    let last = draw(2..6) as u64;
+    let last = draw(2..9) as u64;
     let passes = draw(1..3);
     let spawn = |body: Box<dyn FnOnce(&World) + Send>| {
         let world = Arc::clone(&world);
@@ -34,5 +39,16 @@ pub fn directory() {
         })));
     }
     threads.into_iter().for_each(|thread| thread.join().expect("a thread"));
+    world.end();
+}
+
+/// A writer and a reader that walks through long chains.
+pub fn walks() {
+    let world = Arc::new(World::new(2, 256 << 10));
+    let (writing, reading) = (Arc::clone(&world), Arc::clone(&world));
+    let writer = thread::spawn(move || (1..=8).for_each(|lsn| writing.commit(lsn)));
+    let reader = thread::spawn(move || (0..3).for_each(|_| reading.read(2)));
+    writer.join().expect("the writer");
+    reader.join().expect("the reader");
     world.end();
 }

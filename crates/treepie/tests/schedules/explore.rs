@@ -73,7 +73,10 @@ pub fn expect_found(
     let failure = failure.unwrap_or_else(|| panic!("{bug:?} is not found in {count} schedules"));
     let Failure { after, seed, message } = failure;
     let message = message.lines().next().unwrap_or_default();
-    println!("{bug:?}: found after {after} schedules and {:?} (seed {seed}): {message}", begin.elapsed());
+    println!(
+        "{bug:?}: found after {after} schedules and {:?} (seed {seed}): {message}",
+        begin.elapsed()
+    );
     assert!(message.contains(sign), "{bug:?} shows as {message:?}, not as {sign:?}");
 }
 

@@ -3,7 +3,11 @@
 use treepie::{Durability, schedules::Planted};
 
 use crate::{
-    directory::directory, explore::expect_found, readers::readers, submit::submit, world::prepare,
+    directory::{directory, walks},
+    explore::expect_found,
+    readers::readers,
+    submit::submit,
+    world::prepare,
     writers::writers,
 };
 
@@ -32,6 +36,12 @@ fn a_commit_that_readers_see_before_it_is_synced_is_found() {
 }
 
 #[test]
+fn a_write_that_is_acknowledged_before_readers_see_it_is_found() {
+    prepare();
+    expect_found(Planted::FinalBeforeVisible, 5_000, "one's own commit", writers);
+}
+
+#[test]
 fn a_reader_that_looks_at_the_visible_lsn_once_is_found() {
     expect_found(Planted::OneLook, 10_000, "page", directory);
 }
@@ -43,5 +53,5 @@ fn a_frame_that_is_used_again_under_a_reader_is_found() {
 
 #[test]
 fn a_walk_that_misses_what_was_taken_out_is_found() {
-    expect_found(Planted::WalkNotRepeated, 10_000, "page", directory);
+    expect_found(Planted::WalkNotRepeated, 10_000, "page", walks);
 }

@@ -31,6 +31,8 @@ enum Strategy {
     Priorities { priorities: Vec<i64>, lowest: i64, falls: Vec<u64>, decisions: u64 },
 }
 
+/// Decisions of which one lets somebody else run.
+const RARITIES: [u64; 5] = [3, 10, 30, 100, 300];
 /// Decisions within which priorities fall.
 const HORIZONS: [u64; 4] = [30, 150, 600, 2500];
 const FALLS_MAX: u64 = 4;
@@ -46,7 +48,7 @@ impl Strategy {
     fn draw(rng: &mut Rng) -> Strategy {
         match rng.below(4) {
             0 => Strategy::Anyone,
-            1 => Strategy::Sticky([3, 10, 40][rng.index(3)]),
+            1 => Strategy::Sticky(*rng.pick(&RARITIES)),
             _ => {
                 let horizon = HORIZONS[rng.index(HORIZONS.len())];
                 let falls = (0..rng.below(FALLS_MAX + 1)).map(|_| rng.below(horizon)).collect();
