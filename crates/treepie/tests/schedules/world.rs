@@ -39,6 +39,8 @@ pub struct World {
 struct Account {
     /// Acknowledged closures: their number in the order in which they ran, and their LSN.
     acknowledged: PlainMutex<BTreeMap<u64, u64>>,
+    /// Up to where writes were acknowledged as synced.
+    durable: PlainMutex<u64>,
     /// Pairs of an LSN and how many closures were in its state.
     seen: PlainMutex<Vec<(u64, u64)>>,
 }
@@ -123,7 +125,41 @@ impl World {
 
     /// Writes as one caller, and notes what came of it. Returns whether it was acknowledged.
     pub fn write(&self, key: &str, end: End) -> Result<bool> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.db.write(|tx| step(tx, key, end))));
+        let write = || self.db.write(|tx| step(tx, key, end));
+        self.note(catch_unwind(AssertUnwindSafe(write)), end)
+    }
+
+    /// The same with a durability of its own.
+    pub fn write_as(&self, durability: Durability, key: &str, end: End) -> Result<bool> {
+        let write = || self.db.write_as(durability, |tx| step(tx, key, end));
+        let written = catch_unwind(AssertUnwindSafe(write));
+        if let Ok(Ok(receipt)) = &written {
+            self.note_durable(durability, receipt.lsn.0);
+        }
+        self.note(written, end)
+    }
+
+    /// Writes in a transaction of its own, which is committed or dropped.
+    pub fn transact(&self, durability: Durability, key: &str, commits: bool) -> Result<()> {
+        let mut txn = self.db.begin_write()?;
+        let value = step(&mut txn, key, End::Well)?;
+        if commits {
+            let lsn = txn.commit_as(durability)?;
+            self.note_durable(durability, lsn.0);
+            self.acknowledge(Receipt { value, lsn }, End::Well);
+        }
+        Ok(())
+    }
+
+    /// Notes that a power cut must not take what is at an LSN.
+    fn note_durable(&self, durability: Durability, lsn: u64) {
+        if durability == Durability::Sync {
+            let mut durable = self.account.durable.lock().expect("no panic inside");
+            *durable = lsn.max(*durable);
+        }
+    }
+
+    fn note(&self, written: std::thread::Result<Result<Receipt<u64>>>, end: End) -> Result<bool> {
         match written {
             Ok(Ok(receipt)) => {
                 self.acknowledge(receipt, end);
@@ -177,6 +213,22 @@ impl World {
             let expected = lsns.partition_point(|other| *other <= lsn);
             assert_eq!(found, expected as u64, "at LSN {lsn}, of {acknowledged:?}");
         }
+    }
+
+    /// Cuts the power, opens the database again, and compares: what was acknowledged as synced is
+    /// there, and whole closures.
+    pub fn cut_power(self) {
+        let World { db, disk, account } = self;
+        let log = disk.log();
+        drop(db);
+        let disk = log.image(log.len(), draw(0..1 << 30) as u64);
+        let db = options(&disk).open(DIR).expect("it opens after the cut");
+        let snapshot = db.read().expect("a snapshot");
+        let acknowledged = account.acknowledged.lock().expect("no panic inside");
+        let durable = *account.durable.lock().expect("no panic inside");
+        assert!(snapshot.lsn().0 >= durable, "{} is left of {durable}", snapshot.lsn());
+        let expected = acknowledged.values().filter(|lsn| **lsn <= snapshot.lsn().0).count();
+        assert_eq!(count(&snapshot), expected as u64, "at {}, {acknowledged:?}", snapshot.lsn());
     }
 
     /// Ends the process without closing the database, opens it again, and compares what is there
