@@ -11,7 +11,7 @@ use crate::{
 #[test]
 fn the_checkpoint_changes_nothing_that_anyone_reads() {
     prepare();
-    explore("checkpoint", 150, checkpoint);
+    explore("checkpoint", checkpoint);
 }
 
 /// A writer or two, a reader or two, and the checkpoint, whole or in part.

@@ -10,12 +10,12 @@ use crate::{explore::explore, world::draw};
 
 #[test]
 fn every_reader_sees_its_state_while_versions_come_and_go() {
-    explore("directory", 80, directory);
+    explore("directory", directory);
 }
 
 #[test]
 fn a_walk_through_a_chain_survives_what_is_taken_out() {
-    explore("walks", 40, walks);
+    explore("walks", walks);
 }
 
 /// A writer, the checkpoint, and a reader or two over a few pages.

@@ -4,10 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     env,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Once,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Once,
     time::Instant,
 };
 
@@ -19,6 +16,28 @@ use crate::strategy::Strategies;
 
 /// Schedules of all tests together, unless `TREEPIE_SCHEDULES` says otherwise.
 const COUNT: u64 = 100_000;
+/// The tests and their shares of it, in thousandths.
+const SHARES: [(&str, u64); 11] = [
+    ("writers", 220),
+    ("readers", 150),
+    ("readers of weaker writes", 80),
+    ("checkpoint", 140),
+    ("poison", 90),
+    ("failing checkpoint", 40),
+    ("submit", 100),
+    ("pressure", 40),
+    ("mixed", 50),
+    ("directory", 60),
+    ("walks", 30),
+];
+const _: () = {
+    let (mut sum, mut index) = (0, 0);
+    while index < SHARES.len() {
+        sum += SHARES[index].1;
+        index += 1;
+    }
+    assert!(sum == 1000, "shares are thousandths");
+};
 /// Bytes of a simulated thread's stack.
 const STACK_SIZE: usize = 512 << 10;
 /// Decisions after which a schedule counts as one that never ends.
@@ -35,12 +54,13 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Runs a scenario under its share of all schedules, in thousandths.
+/// Runs a scenario under its share of all schedules.
 ///
 /// # Panics
 /// If it fails under one.
-pub fn explore(name: &str, share: u64, scenario: impl Fn() + Send + Sync + 'static) {
+pub fn explore(name: &str, scenario: impl Fn() + Send + Sync + 'static) {
     let begin = Instant::now();
+    let share = SHARES.iter().find(|share| share.0 == name).expect("the test has a share").1;
     let seeds = match number("TREEPIE_SCHEDULE") {
         Some(seed) => vec![seed],
         None => seeds(name, number("TREEPIE_SCHEDULES").unwrap_or(COUNT) * share / 1000),
@@ -82,27 +102,43 @@ pub fn expect_found(
 
 fn first_failure(seeds: Vec<u64>, scenario: impl Fn() + Send + Sync + 'static) -> Option<Failure> {
     keep_first_message();
-    let mut config = Config::new();
-    config.stack_size = STACK_SIZE;
-    config.failure_persistence = FailurePersistence::None;
-    config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
-    config.silence_warnings = true;
-    let mut shutdown = UngracefulShutdownConfig::default();
-    shutdown.immediately_return_on_panic = true;
-    config.ungraceful_shutdown_config = shutdown;
     let all = seeds.clone();
-    let current = Arc::new(AtomicU64::new(0));
-    let strategies = Strategies::new(seeds, Arc::clone(&current));
+    let strategies = Strategies::new(seeds);
+    let progress = strategies.progress();
     FIRST_MESSAGE.take();
-    let run = AssertUnwindSafe(|| Runner::new(strategies, config).run(scenario));
+    let run = AssertUnwindSafe(|| Runner::new(strategies, config()).run(scenario));
     catch_unwind(run).err().map(|_| {
-        let seed = current.load(Relaxed);
+        let seed = progress.seed();
         let after = all.iter().position(|other| *other == seed).unwrap_or_default() as u64;
         Failure { after, seed, message: FIRST_MESSAGE.take().unwrap_or_default() }
     })
 }
 
-fn seeds(name: &str, count: u64) -> Vec<u64> {
+/// Runs a scenario under some schedules; returns a hash of all their decisions.
+pub fn trace(seeds: Vec<u64>, scenario: impl Fn() + Send + Sync + 'static) -> u64 {
+    let strategies = Strategies::new(seeds);
+    let progress = strategies.progress();
+    Runner::new(strategies, config()).run(scenario);
+    progress.trace()
+}
+
+/// How schedules are simulated.
+pub fn config() -> Config {
+    let mut config = Config::new();
+    config.stack_size = STACK_SIZE;
+    // The seed says it in one line.
+    config.failure_persistence = FailurePersistence::None;
+    config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
+    config.silence_warnings = true;
+    let mut shutdown = UngracefulShutdownConfig::default();
+    // What else would run after a failure can only hide it.
+    shutdown.immediately_return_on_panic = true;
+    config.ungraceful_shutdown_config = shutdown;
+    config
+}
+
+/// The seeds of the first schedules of a test.
+pub fn seeds(name: &str, count: u64) -> Vec<u64> {
     let first = hash_bytes(name.as_bytes());
     (0..count).map(|index| mix(first, index)).collect()
 }

@@ -17,6 +17,7 @@ mod planted;
 mod poison;
 mod pressure;
 mod readers;
+mod repeat;
 mod strategy;
 mod submit;
 mod world;

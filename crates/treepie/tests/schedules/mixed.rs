@@ -11,7 +11,7 @@ use crate::{
 #[test]
 fn each_write_is_as_durable_as_it_asks_for() {
     prepare();
-    explore("mixed", 100, mixed);
+    explore("mixed", mixed);
 }
 
 /// Three writers of any durability, one with explicit transactions; somebody syncs; the power fails.

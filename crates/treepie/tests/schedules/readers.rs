@@ -11,13 +11,13 @@ use crate::{
 #[test]
 fn readers_see_the_state_at_their_lsn_and_nothing_unsynced() {
     prepare();
-    explore("readers", 200, || readers(Durability::Sync));
+    explore("readers", || readers(Durability::Sync));
 }
 
 #[test]
 fn readers_see_the_state_at_their_lsn_before_it_is_synced() {
     prepare();
-    explore("readers of weaker writes", 100, || {
+    explore("readers of weaker writes", || {
         readers([Durability::Buffered, Durability::Memory][draw(0..2)]);
     });
 }

@@ -9,12 +9,31 @@ use std::sync::{
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 use treepie_testkit::{Rng, mix};
 
+/// Where strategies are, for whoever reports a failure.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<[AtomicU64; 2]>);
+
+impl Progress {
+    /// The seed of the schedule that runs.
+    pub fn seed(&self) -> u64 {
+        self.0[0].load(Relaxed)
+    }
+
+    /// A hash of all decisions so far.
+    pub fn trace(&self) -> u64 {
+        self.0[1].load(Relaxed)
+    }
+
+    fn decided(&self, what: u64) {
+        self.0[1].store(mix(self.trace(), what), Relaxed);
+    }
+}
+
 /// Goes through the schedules of some seeds.
 #[derive(Debug)]
 pub struct Strategies {
     seeds: std::vec::IntoIter<u64>,
-    /// The seed of the schedule that runs, for whoever reports its failure.
-    current: Arc<AtomicU64>,
+    progress: Progress,
     rng: Rng,
     strategy: Strategy,
 }
@@ -38,9 +57,14 @@ const HORIZONS: [u64; 4] = [30, 150, 600, 2500];
 const FALLS_MAX: u64 = 4;
 
 impl Strategies {
-    pub fn new(seeds: Vec<u64>, current: Arc<AtomicU64>) -> Strategies {
+    pub fn new(seeds: Vec<u64>) -> Strategies {
         let seeds = seeds.into_iter();
-        Strategies { seeds, current, rng: Rng::new(0), strategy: Strategy::Anyone }
+        let progress = Progress::default();
+        Strategies { seeds, progress, rng: Rng::new(0), strategy: Strategy::Anyone }
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 }
 
@@ -96,7 +120,7 @@ impl Strategy {
 impl Scheduler for Strategies {
     fn new_execution(&mut self) -> Option<Schedule> {
         let seed = self.seeds.next()?;
-        self.current.store(seed, Relaxed);
+        self.progress.0[0].store(seed, Relaxed);
         self.rng = Rng::new(mix(seed, 1));
         self.strategy = Strategy::draw(&mut self.rng);
         Some(Schedule::new(seed))
@@ -111,7 +135,9 @@ impl Scheduler for Strategies {
         if let [only] = tasks {
             return Some(only.id());
         }
-        Some(self.strategy.choose(&mut self.rng, tasks, current, is_yielding))
+        let chosen = self.strategy.choose(&mut self.rng, tasks, current, is_yielding);
+        self.progress.decided((tasks.len() << 32 | usize::from(chosen)) as u64);
+        Some(chosen)
     }
 
     fn next_u64(&mut self) -> u64 {

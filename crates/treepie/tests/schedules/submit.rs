@@ -13,7 +13,7 @@ use crate::{
 #[test]
 fn what_is_submitted_is_settled_and_the_threads_end() {
     prepare();
-    explore("submit", 120, submit);
+    explore("submit", submit);
 }
 
 /// Two threads that submit and wait, or poll; one that writes; then the database is closed.

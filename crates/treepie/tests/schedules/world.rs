@@ -15,13 +15,13 @@ use treepie::{
 };
 use treepie_testkit::{Log, SimDisk};
 
-use crate::disk::Turning;
+use crate::{disk::Turning, explore::config};
 
 /// Folder of the database.
 const DIR: &str = "/db";
 const TREE: &str = "t";
 const COUNT: &str = "count";
-/// A wait that never ends by itself.
+/// A time that never passes.
 const NEVER: Duration = Duration::from_secs(3600);
 /// Bytes behind each value: a few closures fill a page.
 const PADDING: [u8; 600] = [7; 600];
@@ -87,7 +87,7 @@ fn template() -> &'static Log {
     TEMPLATE.get_or_init(|| {
         let disk = SimDisk::new(1);
         let made = disk.clone();
-        Runner::new(RandomScheduler::new_from_seed(1, 1), shuttle_config()).run(move || {
+        Runner::new(RandomScheduler::new_from_seed(1, 1), config()).run(move || {
             let db = options(&made).open(DIR).expect("a new database opens");
             db.write(|tx| tx.tree(TREE)?.insert(COUNT, 0_u64.to_be_bytes())).expect("a commit");
             db.checkpoint().expect("a checkpoint");
@@ -95,13 +95,6 @@ fn template() -> &'static Log {
         });
         disk.log().image(disk.log().len(), 1).log()
     })
-}
-
-fn shuttle_config() -> shuttle::Config {
-    let mut config = shuttle::Config::new();
-    config.stack_size = 512 << 10;
-    config.silence_warnings = true;
-    config
 }
 
 /// Makes what schedules share, outside of any.
@@ -127,6 +120,13 @@ impl World {
     pub fn write(&self, key: &str, end: End) -> Result<bool> {
         let write = || self.db.write(|tx| step(tx, key, end));
         self.note(catch_unwind(AssertUnwindSafe(write)), end)
+    }
+
+    /// The same without a look at the result: nobody but writers reads.
+    pub fn write_blindly(&self, key: &str) -> Result<()> {
+        let receipt = self.db.write(|tx| step(tx, key, End::Well))?;
+        self.acknowledge(receipt, End::Well);
+        Ok(())
     }
 
     /// The same with a durability of its own.
@@ -285,7 +285,7 @@ fn count(snapshot: &Snapshot) -> u64 {
 /// A durability whose writes are acknowledged when they are synced.
 pub fn any_synced() -> Durability {
     match draw(0..3) {
-        0 => Durability::Group { delay_max: NEVER / 120 },
+        0 => Durability::Group { delay_max: Duration::from_secs(1) },
         _ => Durability::Sync,
     }
 }

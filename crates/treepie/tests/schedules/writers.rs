@@ -9,7 +9,7 @@ use crate::{
 #[test]
 fn every_acknowledged_closure_is_there_and_nobody_waits_for_ever() {
     prepare();
-    explore("writers", 250, writers);
+    explore("writers", writers);
 }
 
 /// Three or four writers, each with a few closures, of which some fail or panic.
