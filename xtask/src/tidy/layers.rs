@@ -24,7 +24,7 @@ const fn apart(modules: &'static [&'static str]) -> Layer {
 /// The layers, lowest first. A module uses those of lower layers only. `options` is what an
 /// embedder chooses, read by all above it: its `open` is implemented in `database`.
 const LAYERS: &[Layer] = &[
-    Layer { modules: &["ids", "error", "limits"], sideways: true },
+    Layer { modules: &["ids", "error", "limits", "sync"], sideways: true },
     apart(&["format"]),
     apart(&["disk"]),
     apart(&["options"]),
