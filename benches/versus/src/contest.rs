@@ -1,19 +1,23 @@
 //! Who has a turn when: for each workload, round by round, the engines one after another, and
 //! another one first in each round.
 
-use std::{fs, marker::PhantomData, path::Path, path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
 use crate::{
     Result,
     data::Entries,
-    engine::{Engine, Setup},
+    engine::Setup,
     engines,
-    measure::{Figure, Limit},
+    lane::{EngineLane, Lane},
+    measure::Limit,
     options::Options,
     report::Report,
-    workloads::{Workload, bare, beside, churn, kill, load, read, write},
+    workloads::{Home, Workload, bare},
 };
 
 /// What the workloads are told.
@@ -27,10 +31,16 @@ pub struct Context {
     pub setup: Setup,
     /// When a turn without a natural end ends.
     pub limit: Limit,
+    /// The same of batches.
+    pub batch_limit: Limit,
+    /// When a warm-up ends.
+    pub warm_limit: Limit,
+    /// The folder of the run.
+    pub home: PathBuf,
 }
 
 impl Context {
-    fn new(options: Options) -> Context {
+    fn new(options: Options, home: &Path) -> Context {
         let entries = Entries {
             count: options.entries,
             key_len: usize::from(options.key_len),
@@ -38,12 +48,47 @@ impl Context {
             shape: options.keys,
             seed: options.seed,
         };
-        let setup = Setup { cache_size: options.cache_mib << 20 };
-        let limit = Limit {
-            time: Duration::from_secs_f64(options.seconds),
+        let setup = Setup {
+            cache_size: options.cache_mib << 20,
+            page_size: options.page_size,
+            large_values: false,
+        };
+        let limit = |seconds| Limit {
+            time: Duration::from_secs_f64(seconds),
             count: options.count.unwrap_or(u64::MAX),
         };
-        Context { options, entries, setup, limit }
+        Context {
+            entries,
+            setup,
+            limit: limit(options.seconds),
+            batch_limit: limit(options.batch_seconds),
+            warm_limit: limit(options.warm_seconds),
+            home: home.to_owned(),
+            options,
+        }
+    }
+
+    /// What a workload is told: the entries are those of the database that it runs on.
+    pub fn of(&self, workload: Workload) -> Context {
+        let mut context = self.clone();
+        if workload.home() == Home::Written {
+            context.entries.count = self.options.write_entries;
+        }
+        context
+    }
+
+    /// The same, with turns that only warm up.
+    pub fn while_warming(&self) -> Context {
+        Context { limit: self.warm_limit, batch_limit: self.warm_limit, ..self.clone() }
+    }
+
+    /// A context whose turns end after `count` operations.
+    #[cfg(test)]
+    pub fn for_tests(count: u64) -> Context {
+        use clap::Parser;
+        let mut options = Options::parse_from(["versus", "--entries", "1000"]);
+        options.count = Some(count);
+        Context::new(options, Path::new("."))
     }
 }
 
@@ -65,12 +110,13 @@ impl Contest {
             None => builder.tempdir()?,
         };
         let mut lanes = lanes(home.path());
-        lanes.retain(|lane| options.has_engine(lane.name()));
-        if lanes.is_empty() {
-            return Err("no engine of these names takes part in this build".into());
+        let known = |name: &str| name == bare::NAME || lanes.iter().any(|l| l.name() == name);
+        if let Some(name) = options.engines.iter().find(|name| !known(name)) {
+            return Err(format!("no engine called {name} takes part in this build").into());
         }
+        lanes.retain(|lane| options.has_engine(lane.name()));
         let report = Report::new(options.json.as_deref())?;
-        Ok(Contest { context: Context::new(options), home, lanes, report })
+        Ok(Contest { context: Context::new(options, home.path()), home, lanes, report })
     }
 
     /// Runs all workloads.
@@ -88,9 +134,12 @@ impl Contest {
     }
 
     fn round(&mut self, workload: Workload, round: u32) -> Result<()> {
-        if workload == Workload::Put1 && self.context.options.has_engine(bare::NAME) {
-            let figures = bare::overwrites(self.home.path(), self.context.limit)?;
+        if self.context.options.has_engine(bare::NAME) {
+            let figures = bare::turn(workload, &self.context)?;
             self.report.add(bare::NAME, round, &figures)?;
+        }
+        if self.lanes.is_empty() {
+            return Ok(());
         }
         self.lanes.rotate_left(1);
         for lane in &mut self.lanes {
@@ -109,7 +158,7 @@ pub fn write_until_killed(options: &Options, engine: &str) -> Result<()> {
     let dir = options.dir.as_deref().ok_or("the folder is missing")?;
     let lanes = lanes(dir);
     let lane = lanes.iter().find(|lane| lane.name() == engine).ok_or("no such engine")?;
-    lane.write_until_killed(&Context::new(options.clone()), dir)
+    lane.write_until_killed(&Context::new(options.clone(), dir), dir)
 }
 
 /// All engines of this build.
@@ -119,126 +168,13 @@ fn lanes(home: &Path) -> Vec<Box<dyn Lane>> {
         EngineLane::<engines::Treepie>::boxed(home),
         EngineLane::<engines::Lmdb>::boxed(home),
         EngineLane::<engines::Redb>::boxed(home),
+        #[cfg(feature = "fjall")]
+        EngineLane::<engines::Fjall>::boxed(home),
+        #[cfg(feature = "canopydb")]
+        EngineLane::<engines::Canopydb>::boxed(home),
+        #[cfg(feature = "sqlite")]
+        EngineLane::<engines::Sqlite>::boxed(home),
+        #[cfg(feature = "rocksdb")]
+        EngineLane::<engines::Rocksdb>::boxed(home),
     ]
-}
-
-/// An engine with its databases.
-trait Lane {
-    fn name(&self) -> &'static str;
-    fn turn(&mut self, workload: Workload, context: &Context, round: u32) -> Result<Vec<Figure>>;
-    fn write_until_killed(&self, context: &Context, dir: &Path) -> Result<()>;
-    fn close(&mut self) -> Result<()>;
-}
-
-/// The lane of engine `E`: the loaded database, which most workloads share, and a scratch folder
-/// for those that build their own.
-struct EngineLane<E: Engine> {
-    loaded_dir: PathBuf,
-    scratch_dir: PathBuf,
-    loaded: Option<E>,
-    warm: bool,
-    engine: PhantomData<E>,
-}
-
-impl<E: Engine + 'static> EngineLane<E> {
-    fn boxed(home: &Path) -> Box<dyn Lane> {
-        let dir = |kind: &str| home.join(format!("{}-{kind}", E::NAME));
-        Box::new(EngineLane::<E> {
-            loaded_dir: dir("loaded"),
-            scratch_dir: dir("scratch"),
-            loaded: None,
-            warm: false,
-            engine: PhantomData,
-        })
-    }
-
-    /// Loads the database anew and leaves it open.
-    fn load(&mut self, context: &Context) -> Result<Vec<Figure>> {
-        self.close()?;
-        renew(&self.loaded_dir)?;
-        let figures = load::random::<E>(&self.loaded_dir, context)?;
-        self.loaded = Some(E::open(&self.loaded_dir, context.setup)?);
-        self.warm = false;
-        Ok(figures)
-    }
-
-    /// The loaded database, read once from end to end.
-    fn warmed(&mut self, context: &Context) -> Result<&E> {
-        if self.loaded.is_none() {
-            self.load(context)?;
-        }
-        let engine = self.loaded.as_ref().ok_or("the database is not open")?;
-        if !self.warm {
-            read::full_scans(engine, context, Limit { count: 1, ..context.limit })?;
-            self.warm = true;
-        }
-        Ok(engine)
-    }
-
-    /// Runs a workload on an empty folder of its own.
-    fn in_scratch<R>(&self, body: impl FnOnce(&Path) -> Result<R>) -> Result<R> {
-        renew(&self.scratch_dir)?;
-        let result = body(&self.scratch_dir)?;
-        fs::remove_dir_all(&self.scratch_dir)?;
-        Ok(result)
-    }
-}
-
-impl<E: Engine + 'static> Lane for EngineLane<E> {
-    fn name(&self) -> &'static str {
-        E::NAME
-    }
-
-    fn turn(&mut self, workload: Workload, context: &Context, round: u32) -> Result<Vec<Figure>> {
-        use Workload as W;
-        match workload {
-            W::LoadRandom => self.load(context),
-            W::LoadSorted => self.in_scratch(|dir| load::sorted::<E>(dir, context)),
-            W::Large64K => self.in_scratch(|dir| write::large::<E>(dir, context, write::KIB_64)),
-            W::Large1M => self.in_scratch(|dir| write::large::<E>(dir, context, write::MIB_1)),
-            W::Large4M => self.in_scratch(|dir| write::large::<E>(dir, context, write::MIB_4)),
-            W::Churn => self.in_scratch(|dir| churn::halve_and_fill::<E>(dir, context)),
-            W::OpenAfterKill => self.in_scratch(|dir| kill::open_after_kill::<E>(dir, context)),
-            _ => loaded_turn(self.warmed(context)?, workload, context, round),
-        }
-    }
-
-    fn write_until_killed(&self, context: &Context, dir: &Path) -> Result<()> {
-        kill::write_until_killed::<E>(dir, context)
-    }
-
-    fn close(&mut self) -> Result<()> {
-        self.loaded.take().map_or(Ok(()), E::close)
-    }
-}
-
-/// A turn of a workload that runs on the loaded database.
-fn loaded_turn<E: Engine>(
-    engine: &E,
-    workload: Workload,
-    context: &Context,
-    round: u32,
-) -> Result<Vec<Figure>> {
-    use Workload as W;
-    match workload {
-        W::Get1 => read::gets(engine, context, round, 1),
-        W::Get2 => read::gets(engine, context, round, 2),
-        W::ScanFull => read::full_scans(engine, context, context.limit),
-        W::Scan10 => read::short_scans(engine, context, round),
-        W::ScanPrefix => read::prefix_scans(engine, context, round),
-        W::Put1 => write::single_puts(engine, context, round),
-        W::Batch1000 => write::batches(engine, context, round, write::BATCH_1000),
-        W::Batch10000 => write::batches(engine, context, round, write::BATCH_10000),
-        W::GetBesidePut1 => beside::gets(engine, context, round, beside::PUT_1),
-        W::GetBesidePut1000 => beside::gets(engine, context, round, beside::PUT_1000),
-        _ => Err(format!("{workload:?} does not run on the loaded database").into()),
-    }
-}
-
-/// Makes the folder, empty.
-fn renew(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir)?;
-    }
-    Ok(fs::create_dir(dir)?)
 }

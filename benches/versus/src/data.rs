@@ -45,6 +45,13 @@ impl Entries {
         key.resize(self.key_len, b'.');
     }
 
+    /// The key of entry 0.
+    pub fn first_key(&self) -> Vec<u8> {
+        let mut key = Vec::new();
+        self.key(0, &mut key);
+        key
+    }
+
     /// Writes the value of entry `number` into `value`; it differs for each `generation`.
     pub fn value(&self, number: u64, generation: u64, value: &mut Vec<u8>) {
         value.resize(self.value_len, 0);

@@ -16,12 +16,22 @@ pub const KEY_MIN: &[u8] = &[0];
 pub struct Setup {
     /// Bytes of cache, for engines that have their own.
     pub cache_size: usize,
+    /// Bytes of a page of Treepie, the engine that is measured to choose it.
+    #[cfg_attr(not(feature = "treepie"), allow(dead_code, reason = "the others have one size"))]
+    pub page_size: usize,
+    /// Whether values are large, for engines whose documentation then advises another layout.
+    pub large_values: bool,
 }
+
+/// A commit under way: waits for it.
+pub type Pending<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
 /// One open database. All calls may come from several threads.
 pub trait Engine: Sized + Send + Sync {
     /// Name in the report.
     const NAME: &'static str;
+    /// Whether commits beside a checkpoint are measured: `settle` is one, and runs beside writers.
+    const HAS_CHECKPOINT: bool = false;
     /// One state of the database, being read.
     type View<'a>: View;
     /// One transaction, being written.
@@ -32,7 +42,16 @@ pub trait Engine: Sized + Send + Sync {
     /// Takes a snapshot and reads it.
     fn read<R>(&self, body: impl FnOnce(&Self::View<'_>) -> Result<R>) -> Result<R>;
     /// Writes one transaction, which is durable when the call returns.
-    fn write(&self, body: impl FnOnce(&mut Self::Batch<'_>) -> Result<()>) -> Result<()>;
+    fn write(&self, body: impl FnOnce(&mut Self::Batch<'_>) -> Result<()> + Send) -> Result<()>;
+    /// Finishes what the engine has left for later, so that neither the next turn nor the next
+    /// engine pays for it: a checkpoint, a flush, compactions. Nothing where nothing is left.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Hands over one put and returns before it is durable, if the engine can do that.
+    fn submit(&self, _key: &[u8], _value: &[u8]) -> Result<Option<Pending<'_>>> {
+        Ok(None)
+    }
     /// Closes the database.
     fn close(self) -> Result<()>;
 }

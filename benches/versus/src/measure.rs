@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::Result;
+
 /// One figure of one turn.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// What was measured. A workload may give several.
-    pub row: &'static str,
+    pub row: String,
     /// The figure.
     pub value: f64,
     /// Its unit.
@@ -15,19 +17,30 @@ pub struct Figure {
 
 impl Figure {
     /// A figure of a row.
-    pub fn new(row: &'static str, value: f64, unit: Unit) -> Figure {
-        Figure { row, value, unit }
+    pub fn new(row: impl Into<String>, value: f64, unit: Unit) -> Figure {
+        Figure { row: row.into(), value, unit }
     }
 
     /// `count` things in `elapsed`, per second.
-    pub fn rate(row: &'static str, count: u64, elapsed: Duration, unit: Unit) -> Figure {
+    pub fn rate(row: impl Into<String>, count: u64, elapsed: Duration, unit: Unit) -> Figure {
         Figure::new(row, count as f64 / elapsed.as_secs_f64(), unit)
     }
 
     /// `bytes` as megabytes.
-    pub fn megabytes(row: &'static str, bytes: u64) -> Figure {
+    pub fn megabytes(row: impl Into<String>, bytes: u64) -> Figure {
         Figure::new(row, bytes as f64 / 1e6, Unit::Megabytes)
     }
+}
+
+/// Commits per second, and how long half of them and 99 in 100 took at most.
+pub fn latencies(row: &str, mut times: Vec<Duration>, elapsed: Duration) -> Result<Vec<Figure>> {
+    times.sort_unstable();
+    let mut figures = vec![Figure::rate(row, times.len() as u64, elapsed, Unit::Commits)];
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let time = percentile_us(&times, share).ok_or("the turn was too short")?;
+        figures.push(Figure::new(format!("{row}-{name}"), time, Unit::Microseconds));
+    }
+    Ok(figures)
 }
 
 /// What a figure counts.
@@ -51,6 +64,10 @@ pub enum Unit {
     Microseconds,
     /// Milliseconds.
     Milliseconds,
+    /// Bytes written to the device per byte of keys and values.
+    BytesPerByte,
+    /// A part of another figure, 1 being all of it.
+    Share,
 }
 
 impl Unit {
@@ -66,12 +83,17 @@ impl Unit {
             Unit::Megabytes => "MB",
             Unit::Microseconds => "us",
             Unit::Milliseconds => "ms",
+            Unit::BytesPerByte => "bytes/byte",
+            Unit::Share => "share",
         }
     }
 
     /// Whether less of it is better.
     pub fn less_is_better(self) -> bool {
-        matches!(self, Unit::Megabytes | Unit::Microseconds | Unit::Milliseconds)
+        matches!(
+            self,
+            Unit::Megabytes | Unit::Microseconds | Unit::Milliseconds | Unit::BytesPerByte
+        )
     }
 }
 
@@ -85,6 +107,11 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// The part of each of some threads that share the count.
+    pub fn shared_by(self, threads: u64) -> Limit {
+        Limit { count: self.count.div_ceil(threads), ..self }
+    }
+
     /// Starts the clock.
     pub fn start(self) -> Turn {
         Turn { start: Instant::now(), limit: self }
@@ -145,6 +172,21 @@ mod tests {
         let at = |share| percentile_us(&times, share).unwrap().round() as u64;
         assert_eq!((at(0.5), at(0.99), at(1.0), at(0.0)), (100, 198, 200, 1));
         assert_eq!(percentile_us(&[], 0.5), None);
+    }
+
+    #[test]
+    fn latencies_are_a_rate_and_two_percentiles() {
+        let times: Vec<Duration> = (1..=100).rev().map(Duration::from_micros).collect();
+        let figures = latencies("puts-1", times, Duration::from_secs(2)).unwrap();
+        let rows: Vec<_> = figures.iter().map(|f| (f.row.as_str(), f.value.round())).collect();
+        assert_eq!(rows, [("puts-1", 50.0), ("puts-1-p50", 50.0), ("puts-1-p99", 99.0)]);
+        assert!(latencies("puts-1", Vec::new(), Duration::from_secs(2)).is_err());
+    }
+
+    #[test]
+    fn threads_share_a_count() {
+        let limit = Limit { time: Duration::MAX, count: 10 };
+        assert_eq!(limit.shared_by(4).count, 3);
     }
 
     #[test]

@@ -4,15 +4,21 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::{data::KeyShape, workloads::Workload};
+use crate::{
+    data::KeyShape,
+    workloads::{Workload, group::Selection},
+};
 
-/// The same work on Treepie, LMDB and redb, engines taking turns in one run.
+/// The same work on Treepie and other engines, which take turns in one run.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Options {
     /// Entries of the loaded database.
     #[arg(long, default_value_t = 5_000_000)]
     pub entries: u64,
+    /// Entries of the database that the write workloads run on.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub write_entries: u64,
     /// Key length in bytes.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u16).range(24..=500))]
     pub key_len: u16,
@@ -31,6 +37,14 @@ pub struct Options {
     /// Seconds of one turn, for workloads that have no natural end.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
+    /// The same of turns of batches, which should last for several checkpoints.
+    #[arg(long, default_value_t = 10.0)]
+    pub batch_seconds: f64,
+    /// Seconds that a write workload runs before its first turn, unmeasured: memory that is touched
+    /// for the first time, and files that still grow, are no steady state. A workload that builds
+    /// its own database in each turn has it in each turn.
+    #[arg(long, default_value_t = 3.0)]
+    pub warm_seconds: f64,
     /// Ends such a turn after this many operations, if that is sooner.
     #[arg(long)]
     pub count: Option<u64>,
@@ -40,12 +54,21 @@ pub struct Options {
     /// Entries of the database that is halved and filled again.
     #[arg(long, default_value_t = 1_000_000)]
     pub churn_entries: u64,
+    /// How often it is halved and filled again.
+    #[arg(long, default_value_t = 10)]
+    pub churn_rounds: u32,
     /// Entries per transaction while it is halved and filled again.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub churn_batch: u64,
     /// Entries that the killed process has written.
     #[arg(long, default_value_t = 1_000_000)]
     pub kill_entries: u64,
+    /// Random puts before each checkpoint beside which commits are measured.
+    #[arg(long, default_value_t = 200_000)]
+    pub checkpoint_puts: u64,
+    /// Transactions that each submitting thread has in flight.
+    #[arg(long, default_value_t = 1000)]
+    pub in_flight: usize,
     /// Bytes of large values per turn, in MiB.
     #[arg(long, default_value_t = 256)]
     pub large_mib: u64,
@@ -53,12 +76,18 @@ pub struct Options {
     /// read through the page cache of the operating system, which is not bounded either.
     #[arg(long, default_value_t = 4096)]
     pub cache_mib: usize,
+    /// Bytes of a page of Treepie.
+    #[arg(long, default_value_t = 8192)]
+    pub page_size: usize,
     /// Seed of all keys, values and orders.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Workloads to run, separated by commas. All unless given.
-    #[arg(long, value_enum, value_delimiter = ',')]
-    pub workloads: Vec<Workload>,
+    /// Workloads to run, or groups of them, separated by commas. All unless given.
+    #[arg(long, value_delimiter = ',', value_parser = Selection::parse)]
+    pub workloads: Vec<Selection>,
+    /// Prints the names of workloads and groups, and how long they take.
+    #[arg(long)]
+    pub list: bool,
     /// Engines to run, separated by commas. All unless given.
     #[arg(long, value_delimiter = ',')]
     pub engines: Vec<String>,
@@ -68,6 +97,9 @@ pub struct Options {
     /// Also writes each figure as a line of JSON to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Also draws transactions per second against threads, as an SVG, into this file.
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
     /// For the process that is to be killed: the engine to write with, in the folder of `--dir`.
     #[arg(long, hide = true, requires = "dir")]
     pub write_until_killed: Option<String>,
@@ -77,7 +109,8 @@ impl Options {
     /// The workloads that were asked for, in the order in which they run.
     pub fn chosen_workloads(&self) -> Vec<Workload> {
         let all = Workload::value_variants().iter().copied();
-        all.filter(|w| self.workloads.is_empty() || self.workloads.contains(w)).collect()
+        let chosen = |w: &Workload| self.workloads.iter().any(|selection| selection.contains(*w));
+        all.filter(|w| self.workloads.is_empty() || chosen(w)).collect()
     }
 
     /// Whether an engine takes part.

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     Result,
     measure::{Figure, Unit, median},
+    plot::Series,
 };
 
 const OURS: &str = "treepie";
@@ -21,7 +22,7 @@ pub struct Report {
     json: Option<File>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     engine: &'static str,
     figure: Figure,
@@ -35,7 +36,7 @@ impl Report {
 
     /// Adds the figures of a turn.
     pub fn add(&mut self, engine: &'static str, round: u32, figures: &[Figure]) -> Result<()> {
-        for &figure in figures {
+        for figure in figures {
             let line = json_line(engine, round, figure);
             if let Some(json) = &mut self.json {
                 writeln!(json, "{line}")?;
@@ -43,7 +44,7 @@ impl Report {
             if std::io::stderr().is_terminal() {
                 eprintln!("{line}");
             }
-            self.entries.push(Entry { engine, figure });
+            self.entries.push(Entry { engine, figure: figure.clone() });
         }
         Ok(())
     }
@@ -63,6 +64,26 @@ impl Report {
         align(&lines)
     }
 
+    /// Transactions per second against threads, for a plot.
+    pub fn series(&self) -> Vec<Series> {
+        let mut all = Vec::new();
+        for engine in self.engines() {
+            for (prefix, combined) in [("puts-", false), ("combined-", true)] {
+                let point = |(row, _)| {
+                    let threads = str::strip_prefix(row, prefix)?.parse().ok()?;
+                    Some((threads, self.median_of(engine, row)?))
+                };
+                let mut points: Vec<(f64, f64)> =
+                    self.rows().into_iter().filter_map(point).collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                if !points.is_empty() {
+                    all.push(Series { engine: engine.to_owned(), combined, points });
+                }
+            }
+        }
+        all
+    }
+
     fn engines(&self) -> Vec<&'static str> {
         let mut engines: Vec<_> = self.entries.iter().map(|entry| entry.engine).collect();
         engines.sort_unstable_by_key(|&engine| (engine != OURS, engine));
@@ -70,11 +91,11 @@ impl Report {
         engines
     }
 
-    fn rows(&self) -> Vec<(&'static str, Unit)> {
-        let mut rows: Vec<(&'static str, Unit)> = Vec::new();
+    fn rows(&self) -> Vec<(&str, Unit)> {
+        let mut rows: Vec<(&str, Unit)> = Vec::new();
         for Entry { figure, .. } in &self.entries {
             if !rows.iter().any(|(row, _)| *row == figure.row) {
-                rows.push((figure.row, figure.unit));
+                rows.push((&figure.row, figure.unit));
             }
         }
         rows
@@ -102,7 +123,7 @@ fn ratio(engines: &[&str], medians: &[Option<f64>], unit: Unit) -> Option<f64> {
     Some(ours / others.map(|(_, value)| value).reduce(better)?)
 }
 
-fn json_line(engine: &str, round: u32, figure: Figure) -> String {
+fn json_line(engine: &str, round: u32, figure: &Figure) -> String {
     let Figure { row, value, unit } = figure;
     let unit = unit.name();
     format!(
@@ -194,8 +215,26 @@ mod tests {
     }
 
     #[test]
+    fn series_are_the_rows_that_end_in_a_number_of_threads() {
+        let report = report(&[
+            ("lmdb", "puts-8", 40.0, Unit::Commits),
+            ("lmdb", "puts-1", 20.0, Unit::Commits),
+            ("lmdb", "puts-1", 30.0, Unit::Commits),
+            ("lmdb", "puts-1-p50", 99.0, Unit::Microseconds),
+            ("lmdb", "combined-8", 50.0, Unit::Commits),
+            ("redb", "get-1", 60.0, Unit::Gets),
+        ]);
+        let line = |combined, points: &[(f64, f64)]| {
+            let points = points.to_vec();
+            Series { engine: "lmdb".to_owned(), combined, points }
+        };
+        let expected = [line(false, &[(1.0, 25.0), (8.0, 40.0)]), line(true, &[(8.0, 50.0)])];
+        assert_eq!(report.series(), expected);
+    }
+
+    #[test]
     fn json_line_names_workload_engine_and_round() {
-        let line = json_line("lmdb", 2, Figure::new("get-1", 12.5, Unit::Gets));
+        let line = json_line("lmdb", 2, &Figure::new("get-1", 12.5, Unit::Gets));
         let expected =
             r#"{"workload":"get-1","engine":"lmdb","value":12.500,"unit":"gets/s","round":2}"#;
         assert_eq!(line, expected);

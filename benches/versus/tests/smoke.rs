@@ -8,11 +8,16 @@ fn every_workload_runs_on_every_engine_and_cleans_up() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("databases");
     let json = home.path().join("figures.jsonl");
+    let plot = home.path().join("threads.svg");
     fs::create_dir(&dir).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_versus"))
-        .args("--entries 3000 --rounds 2 --seconds 0.05 --count 3000 --load-batch 1000".split(' '))
-        .args("--churn-entries 2000 --churn-batch 500 --kill-entries 1000 --large-mib 8".split(' '))
+        .args("--entries 3000 --write-entries 2000 --rounds 2 --load-batch 1000".split(' '))
+        .args("--seconds 0.05 --batch-seconds 0.05 --warm-seconds 0.02 --count 2000".split(' '))
+        .args("--churn-entries 2000 --churn-rounds 2 --churn-batch 500".split(' '))
+        .args("--kill-entries 1000 --large-mib 4 --checkpoint-puts 2000".split(' '))
         .args("--cache-mib 64".split(' '))
+        .arg("--plot")
+        .arg(&plot)
         .arg("--dir")
         .arg(&dir)
         .arg("--json")
@@ -23,10 +28,15 @@ fn every_workload_runs_on_every_engine_and_cleans_up() {
 
     let table = String::from_utf8(output.stdout).unwrap();
     let lines = fs::read_to_string(&json).unwrap();
+    let optional = [
+        ("treepie", cfg!(feature = "treepie")),
+        ("fjall", cfg!(feature = "fjall")),
+        ("canopydb", cfg!(feature = "canopydb")),
+        ("sqlite", cfg!(feature = "sqlite")),
+        ("rocksdb", cfg!(feature = "rocksdb")),
+    ];
     let mut engines = vec!["lmdb", "redb"];
-    if cfg!(feature = "treepie") {
-        engines.push("treepie");
-    }
+    engines.extend(optional.iter().filter_map(|&(engine, built)| built.then_some(engine)));
     for row in [
         "load-sorted",
         "load-random",
@@ -34,9 +44,12 @@ fn every_workload_runs_on_every_engine_and_cleans_up() {
         "scan-full",
         "scan-10",
         "scan-prefix",
-        "put-1-p99",
+        "puts-1-p99",
+        "puts-256",
+        "combined-64-p50",
         "batch-10000",
-        "get-beside-put-1000",
+        "batch-1000-settled",
+        "get-beside-put-1000-share",
         "large-4m",
         "churn-reinsert",
         "open-after-kill",
@@ -47,6 +60,14 @@ fn every_workload_runs_on_every_engine_and_cleans_up() {
             assert!(lines.lines().any(|line| line.starts_with(&start)), "{row} of {engine}");
         }
     }
-    assert!(lines.contains(r#""workload":"put-1","engine":"bare""#), "{lines}");
+    for row in ["puts-1", "large-1m"] {
+        let bare = format!(r#""workload":"{row}","engine":"bare""#);
+        assert!(lines.contains(&bare), "{row} of the bare file is not in\n{lines}");
+    }
+    let lines_drawn = fs::read_to_string(&plot).unwrap().matches("<polyline").count();
+    assert_eq!(lines_drawn, 2 * engines.len() + 1, "two per engine, and the bare file's");
+    if cfg!(feature = "treepie") {
+        assert!(table.contains("| checkpoint-batch-1000-stall "), "{table}");
+    }
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "the databases were not removed");
 }

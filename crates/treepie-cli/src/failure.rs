@@ -80,7 +80,7 @@ pub enum Failure {
         /// Pages of the data file.
         page_count: u64,
     },
-    /// A check found damage, and has listed it.
+    /// A check, or a report, found damage, and has listed it.
     #[error("{count} problems found; restore the database from a backup")]
     Damaged {
         /// How many.

@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     format::meta::Meta,
     ids::{Lsn, PageId},
-    pager::{directory::Found, store::GROW},
+    pager::{directory::Found, readers::ReaderSlot, store::GROW},
     sync::Mutex,
     txn::{
         core::{CommitPoint, Core},
@@ -41,8 +41,10 @@ const SLICE_PAGES: u32 = 32;
 const PACE_BYTES_PER_SECOND: u64 = 250 << 20;
 /// Neighbouring pages are written with one call of at most this many bytes.
 const WRITE_LEN_MAX: usize = 1 << 20;
-/// Pages whose chains are cut under one hold of the directory's mutex.
-const CUT_BATCH: usize = 256;
+/// Pages whose chains are cut under one hold of the directory's mutex, for which writers wait.
+const CUT_BATCH: usize = 64;
+/// Pages that are written with one bound: what writers supersede meanwhile stays in memory.
+const SLICE_OF_PASS: usize = 2048;
 
 /// What the checkpoint keeps from pass to pass.
 #[derive(Debug, Default)]
@@ -54,66 +56,93 @@ pub struct Checkpointer {
 
 impl Checkpointer {
     /// Writes versions that the bound allows and frees their memory; does not sync. `target` is how
-    /// many bytes of memory may stay in use: the pages that were changed longest ago go first.
+    /// many bytes of memory may stay in use: the pages that have been waiting longest go first.
     /// Returns how many pages it wrote.
     ///
     /// # Errors
     /// [`Error::Io`]: the database is poisoned, except where the file could not grow.
     pub fn write_early(&mut self, core: &Core, target: usize) -> Result<usize> {
-        self.write_up_to(core, target).map(|(_, written)| written)
+        let excess = core.pager.pool.memory_used().saturating_sub(target);
+        let count = excess / core.pager.page_size() + 1;
+        self.write_up_to(core, count).map(|(_, written)| written)
     }
 
-    /// The same; returns also the LSN up to which it looked, if it could look at all: with a target
-    /// of 0, all versions up to there are in the file.
-    fn write_up_to(&mut self, core: &Core, target: usize) -> Result<(Option<Lsn>, usize)> {
+    /// Writes `count_max` pages; returns also the LSN up to which it looked, if it could look at
+    /// all: where that was all pages, all versions up to there are in the file.
+    ///
+    /// It goes in slices, each with a bound of its own: what a writer supersedes meanwhile is kept
+    /// for the rest of a slice, and not for the rest of the pass.
+    fn write_up_to(&mut self, core: &Core, count_max: usize) -> Result<(Option<Lsn>, usize)> {
         core.check_poison()?;
         if core.watermarks.synced() < core.watermarks.committed() {
             core.pipeline.sync(core)?;
         }
-        let reader = core
-            .pager
-            .directory
-            .change(&core.pager.registry)
-            .add_oldest_reader(core.disk.now_us(), std::panic::Location::caller())?;
-        let bound = reader.lsn();
-        let may_write = bound <= core.watermarks.committed().min(core.watermarks.synced());
-        let written = if may_write { self.write_pass(core, bound, target) } else { Ok(0) };
-        core.pager.registry.remove(&reader);
-        let written = written.inspect_err(|error| {
-            if !is_growth(error) {
-                core.poison("write of the data file", error);
-            }
-        })?;
-        core.pager.directory.change(&core.pager.registry).finish(&core.pager.pool, true);
-        core.counters.pages_written.fetch_add(written as u64, Relaxed);
-        Ok((may_write.then_some(bound), written))
-    }
-
-    /// Being a reader at the bound itself, the pass keeps the versions alive that it writes: each is
-    /// the answer of a reader there.
-    fn write_pass(&mut self, core: &Core, bound: Lsn, target: usize) -> Result<usize> {
-        let mut pages = core.pager.directory.change(&core.pager.registry).take_dirty();
-        let all = pages.len();
-        let rest = choose(core, &mut pages, bound, target);
-        core.pager.directory.change(&core.pager.registry).keep_dirty(rest);
-        let mut written = 0;
+        let mut reader = Some(add_oldest_reader(core)?);
+        let mut pages = core.pager.directory.change(&core.pager.registry).take_dirty(count_max);
+        pages.sort_unstable();
+        let (mut looked_to, mut written) = (Some(Lsn(u64::MAX)), 0);
         let mut rest = pages.as_slice();
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at(rest.len().min(CUT_BATCH));
-            match self.write_batch(core, batch, bound) {
-                Ok(count) => written += count,
+        // A slice without pages, too, says up to where there was nothing to write.
+        loop {
+            let (slice, after) = rest.split_at(rest.len().min(SLICE_OF_PASS));
+            let slice_reader = match reader.take() {
+                Some(reader) => Ok(reader),
+                None => add_oldest_reader(core),
+            };
+            let result = slice_reader.and_then(|reader| {
+                let result = self.write_slice_of_pass(core, &reader, slice);
+                core.pager.registry.remove(&reader);
+                result
+            });
+            // What the slice superseded has no reader now.
+            let change = core.pager.directory.change(&core.pager.registry);
+            change.finish(&core.pager.pool, true);
+            match result {
+                Ok(Some((bound, count))) => {
+                    looked_to = looked_to.map(|lsn| lsn.min(bound));
+                    written += count;
+                }
+                Ok(None) => {
+                    looked_to = None;
+                    keep_dirty(core, rest);
+                    break;
+                }
                 Err(error) => {
-                    core.pager
-                        .directory
-                        .change(&core.pager.registry)
-                        .keep_dirty(rest.iter().copied());
+                    keep_dirty(core, rest);
+                    if !is_growth(&error) && !matches!(error, Error::Bound { .. }) {
+                        core.poison("write of the data file", &error);
+                    }
                     return Err(error);
                 }
             }
             rest = after;
+            if rest.is_empty() {
+                break;
+            }
         }
-        tracing::debug!(bound = bound.0, written, of = all, "wrote pages early");
-        Ok(written)
+        core.counters.pages_written.fetch_add(written as u64, Relaxed);
+        tracing::debug!(looked_to = ?looked_to, written, of = pages.len(), "wrote pages early");
+        Ok((looked_to, written))
+    }
+
+    /// Writes the newest versions that `reader` sees of some pages, ascending; returns its LSN and how
+    /// many pages it wrote, or nothing if they may not be written. Being a reader itself, it keeps
+    /// the versions alive that it writes.
+    fn write_slice_of_pass(
+        &mut self,
+        core: &Core,
+        reader: &ReaderSlot,
+        pages: &[PageId],
+    ) -> Result<Option<(Lsn, usize)>> {
+        let bound = reader.lsn();
+        if bound > core.watermarks.committed().min(core.watermarks.synced()) {
+            return Ok(None);
+        }
+        let mut written = 0;
+        for batch in pages.chunks(CUT_BATCH) {
+            written += self.write_batch(core, batch, bound)?;
+        }
+        Ok(Some((bound, written)))
     }
 
     /// Writes one batch of pages, ascending, and then cuts their chains. Neighbours go out together;
@@ -175,7 +204,11 @@ impl Checkpointer {
     fn cut(&self, core: &Core, cuts: &[(PageId, Option<Lsn>)]) {
         let mut change = core.pager.directory.change(&core.pager.registry);
         for &(id, lsn) in cuts {
-            if lsn.is_none_or(|lsn| change.cut(id, lsn)) {
+            let goes_on = match lsn {
+                Some(lsn) => change.cut(id, lsn),
+                None => change.is_chain(id),
+            };
+            if goes_on {
                 change.keep_dirty([id]);
             }
         }
@@ -201,7 +234,7 @@ impl Checkpointer {
         let begin = Instant::now();
         // Vouched for is what was written: a reader that registers may show an older LSN for a
         // moment, so the pass may have stopped below `bound`.
-        let (written_to, pages) = self.write_up_to(core, 0)?;
+        let (written_to, pages) = self.write_up_to(core, usize::MAX)?;
         let point = written_to.and_then(|lsn| commit_point(core, lsn.min(bound)));
         let Some(point) = point.filter(|point| point.position.lsn > done) else {
             return Ok(done);
@@ -291,25 +324,15 @@ impl Run<'_> {
     }
 }
 
-/// Leaves in `pages`, ascending, those to be written so that `target` bytes stay in memory: those
-/// whose versions are the oldest. Returns the others.
-fn choose(core: &Core, pages: &mut Vec<PageId>, bound: Lsn, target: usize) -> Vec<PageId> {
-    let excess = core.pager.pool.memory_used().saturating_sub(target);
-    let count = excess / core.pager.page_size() + 1;
-    let mut kept = Vec::new();
-    if target > 0 && count < pages.len() {
-        let lsn_of = |id: &PageId| match core.pager.directory.find(*id, bound) {
-            Found::Version(lsn, _) => lsn,
-            Found::Free => Lsn(0),
-            Found::Map => Lsn(u64::MAX),
-        };
-        let mut by_age: Vec<(Lsn, PageId)> = pages.iter().map(|id| (lsn_of(id), *id)).collect();
-        by_age.select_nth_unstable(count);
-        kept = by_age.split_off(count).into_iter().map(|(_, id)| id).collect();
-        *pages = by_age.into_iter().map(|(_, id)| id).collect();
-    }
-    pages.sort_unstable();
-    kept
+fn add_oldest_reader(core: &Core) -> Result<ReaderSlot> {
+    let now = core.disk.now_us();
+    let change = core.pager.directory.change(&core.pager.registry);
+    change.add_oldest_reader(now, std::panic::Location::caller())
+}
+
+fn keep_dirty(core: &Core, pages: &[PageId]) {
+    let mut change = core.pager.directory.change(&core.pager.registry);
+    change.keep_dirty(pages.iter().copied());
 }
 
 /// The newest commit at or below `bound`; forgets those before it.

@@ -57,10 +57,14 @@ pub enum Error {
         found: [u8; 8],
     },
     /// The files were written by a newer Treepie. Upgrade before opening them.
-    #[error("{} has format version {found}, this build reads up to {supported}; upgrade Treepie", file.display())]
+    #[error("{} has format version {found} in its {structure} at byte {offset}, this build reads up to {supported}; upgrade Treepie", file.display())]
     UnsupportedVersion {
         /// The file that was read.
         file: PathBuf,
+        /// Where the structure begins, in bytes from the start of the file.
+        offset: u64,
+        /// The structure that is newer. Its checksum holds, so it is not damaged.
+        structure: Structure,
         /// Its format version.
         found: u32,
         /// The newest version that this build reads.
@@ -173,6 +177,18 @@ pub enum Error {
     /// The closure of a write gave up; its changes are undone.
     #[error("the transaction was given up: {0}")]
     Rejected(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An operation of the transaction failed half-way before (with [`Error::Corrupt`],
+    /// [`Error::Bound`] or [`Error::Io`]), so that what it holds is no state of its trees. It cannot
+    /// be committed; its changes are undone, and the database goes on. Do what the error of that
+    /// operation says, then run the transaction again.
+    #[error(
+        "the transaction cannot be committed, because its {operation} failed half-way; do what that error says, then run the transaction again"
+    )]
+    #[non_exhaustive]
+    TransactionBroken {
+        /// The operation that failed: "insert", "remove", …
+        operation: &'static str,
+    },
     /// Options that contradict each other or leave their range.
     #[error("option `{option}`: {reason}")]
     Options {
@@ -215,6 +231,17 @@ impl Error {
         }
     }
 
+    /// The error for stored bytes that this build does not take: they are damaged, or newer than it.
+    pub(crate) fn refused(file: impl Into<PathBuf>, offset: u64, what: Damage) -> Error {
+        let file = file.into();
+        match what {
+            Damage::Version { structure, found, supported } => {
+                Error::UnsupportedVersion { file, offset, structure, found, supported }
+            }
+            what => Error::Corrupt { file, offset, what },
+        }
+    }
+
     /// Builds the adapter for `map_err` that gives a failed call its context.
     pub(crate) fn io(
         action: &'static str,
@@ -246,6 +273,16 @@ pub enum Damage {
         structure: Structure,
         /// The broken rule.
         what: &'static str,
+    },
+    /// Not damaged: its checksum holds, and it is of a newer format.
+    #[error("{structure}: format version {found}, this build reads up to {supported}")]
+    Version {
+        /// Which structure.
+        structure: Structure,
+        /// Its format version.
+        found: u32,
+        /// The newest version that this build reads.
+        supported: u32,
     },
     /// The file ends before the structure does.
     #[error("{structure}: the file ends at byte {file_len}")]

@@ -47,7 +47,7 @@
 //! - [`Tree`]: one of its trees: `get`, `range`, `prefix`, `first`, `last`, [`Cursor`].
 //! - [`WriteTxn`]: one transaction, the argument of the closure in [`Database::write`], or from
 //!   [`Database::begin_write`].
-//! - [`TreeMut`]: one of its trees: `insert`, `remove`, `clear`, and all reads.
+//! - [`TreeMut`]: one of its trees: `insert`, `remove`, `remove_range`, `clear`, and all reads.
 //!
 //! Keys come as [`Key`], because a page stores what its keys have in common only once. They compare
 //! with each other and with slices; [`Key::to_vec`] makes one piece of them. Keys are ordered as
@@ -74,6 +74,8 @@
 //! - [`Error::Poisoned`]: a write or sync failed before. Reads go on; reopen to write.
 //! - [`Error::Bound`]: a bound was reached; it names the option and what can be done.
 //! - [`Error::Rejected`]: the closure's own error, wrapped with [`Error::rejected`].
+//! - [`Error::TransactionBroken`]: an operation failed half-way and the closure went on; its own
+//!   error says what to do before the transaction is run again.
 //! - [`Error::Locked`]: the database is open elsewhere.
 //!
 //! The engine tells what it does through [`tracing`](https://docs.rs/tracing): opening, checkpoints
@@ -104,11 +106,12 @@ pub use database::{
 pub use error::{Damage, Error, Result, Structure};
 pub use journal::{JournalReport, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};
-pub use tree::{Cursor, Key, Range};
+pub use tree::Key;
 pub use txn::{
-    TxnPages,
+    cursor::Cursor,
     meters::{SlowSite, Spread, WriteTimings},
-    snapshot::{Entries, Snapshot, SnapshotPages, Tree, TreeInfo},
+    range::Range,
+    snapshot::{Snapshot, Tree, TreeInfo},
     submit::Submitted,
     tree_mut::TreeMut,
     write::{Receipt, TreeHandle, WriteTxn},

@@ -17,6 +17,9 @@ pub const VALUE_LEN_MAX: u64 = 1 << 30;
 pub const RECORD_LEN_MAX: u64 = 3 << 30;
 /// Most bytes of annotations in one transaction, 4 for each of them included.
 pub const ANNOTATIONS_LEN_MAX: usize = 16 << 20;
+/// Highest LSN, and highest generation of a meta page, that is believed: counting on from what files
+/// say cannot overflow, and nobody gets there by committing.
+pub const LSN_MAX: u64 = 1 << 63;
 /// Highest number of pages: page numbers are 32 bits wide, and the last one is never used.
 pub const PAGE_COUNT_MAX: u32 = u32::MAX;
 

@@ -21,9 +21,9 @@ use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Damage, Error, Result, Structure},
     format::{
-        bitmap::{bitmap_page, is_fixed, pages_per_group},
+        bitmap::{bitmap_page, is_fixed, is_run_place, page_count_max, pages_per_group},
         change::PageChange,
-        meta::{FEATURES, FORMAT_VERSION, Meta, MetaError},
+        meta::{FEATURES, FORMAT_VERSION, META_PAGE_SIZE_MAX, Meta, MetaError},
         overflow,
         page::{self, PAGE_HEADER_SIZE},
         record::Record,
@@ -36,58 +36,58 @@ use crate::{
 /// Name of the data file in the folder of a database.
 pub const DATA_FILE: &str = "data";
 
-/// Reads both meta pages and returns the newest valid one.
+/// A meta page that cannot be used: its number, where it was read, and why.
+type BadMeta = (u32, u64, MetaError);
+
+/// Reads both meta pages and returns the newest valid one. What a newer build wrote counts, even if
+/// the other page can be read.
 ///
 /// # Errors
 /// [`Error::NotADatabase`], [`Error::UnsupportedVersion`], [`Error::UnsupportedFeatures`], or
 /// [`Error::Corrupt`] when neither is valid.
 pub fn read_meta(file: &dyn DiskFile, path: &Path) -> Result<Meta> {
     let first = read_meta_page(file, path, 0, 0)?;
-    let first_page_size = match &first {
-        Ok(meta) => Some(meta.page_size),
-        Err(_) => None,
+    let sizes = match &first {
+        Ok(meta) => vec![meta.page_size],
+        Err(_) => vec![PAGE_SIZE_MIN, PAGE_SIZE_MAX],
     };
-    let sizes = match first_page_size {
-        Some(page_size) => vec![page_size],
-        None => vec![PAGE_SIZE_MIN, PAGE_SIZE_MAX],
-    };
-    let mut best = first.as_ref().ok().copied();
-    let mut failure = first.err();
+    let (mut best, mut bad) = (first.as_ref().ok().copied(), first.err());
     for page_size in sizes {
         match read_meta_page(file, path, 1, page_size as u64)? {
             Ok(meta) if best.is_none_or(|best| meta.generation > best.generation) => {
                 best = Some(meta);
             }
             Ok(_) => {}
-            // What a newer build wrote last counts, even if an older page is readable.
-            Err(error @ (MetaError::Version(_) | MetaError::Features(_))) => {
-                failure = Some(error);
-            }
-            Err(error) => failure = failure.or(Some(error)),
+            Err(second) if is_newer(&second) => bad = Some(second),
+            Err(second) => bad = bad.or(Some(second)),
         }
     }
-    match (best, failure) {
-        (_, Some(MetaError::Version(found))) => Err(Error::UnsupportedVersion {
-            file: path.to_owned(),
-            found,
-            supported: FORMAT_VERSION,
-        }),
-        (_, Some(MetaError::Features(found))) => {
-            Err(Error::UnsupportedFeatures { file: path.to_owned(), found, supported: FEATURES })
-        }
-        (Some(meta), failure) => {
-            if let Some(failure) = failure {
-                tracing::warn!(?failure, file = %path.display(), "one meta page is not valid");
-            }
+    match (best, bad) {
+        (Some(meta), None) => Ok(meta),
+        (Some(meta), Some(bad)) if !is_newer(&bad) => {
+            tracing::warn!(?bad, file = %path.display(), "one meta page is not valid");
             Ok(meta)
         }
-        (None, Some(MetaError::Magic(found))) => {
-            Err(Error::NotADatabase { file: path.to_owned(), found })
-        }
-        (None, Some(MetaError::Damage(what))) => {
-            Err(Error::Corrupt { file: path.to_owned(), offset: 0, what })
-        }
+        (_, Some(bad)) => Err(bad_meta_error(path, bad)),
         (None, None) => unreachable!("a meta page is valid or says why not"),
+    }
+}
+
+fn is_newer((_, _, error): &BadMeta) -> bool {
+    matches!(error, MetaError::Version(_) | MetaError::Features(_))
+}
+
+fn bad_meta_error(path: &Path, (number, offset, error): BadMeta) -> Error {
+    let (file, structure) = (path.to_owned(), Structure::Meta(number));
+    match error {
+        MetaError::Version(found) => {
+            Error::UnsupportedVersion { file, offset, structure, found, supported: FORMAT_VERSION }
+        }
+        MetaError::Features(found) => {
+            Error::UnsupportedFeatures { file, found, supported: FEATURES }
+        }
+        MetaError::Magic(found) => Error::NotADatabase { file, found },
+        MetaError::Damage(what) => Error::Corrupt { file, offset, what },
     }
 }
 
@@ -96,24 +96,19 @@ fn read_meta_page(
     path: &Path,
     number: u32,
     offset: u64,
-) -> Result<Result<Meta, MetaError>> {
+) -> Result<Result<Meta, BadMeta>> {
     let len = file.len().map_err(Error::io("measure", path))?;
     let structure = Structure::Meta(number);
-    let short = Ok(Err(MetaError::Damage(Damage::Short { structure, file_len: len })));
-    let mut page = vec![0; PAGE_SIZE_MAX];
+    let short = MetaError::Damage(Damage::Short { structure, file_len: len });
     let available = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
-    page.truncate(available.min(PAGE_SIZE_MAX));
-    if page.len() < PAGE_SIZE_MIN {
-        return short;
+    if available < PAGE_SIZE_MIN {
+        return Ok(Err((number, offset, short)));
     }
+    let mut page = vec![0; available.min(META_PAGE_SIZE_MAX)];
     file.read_at(offset, &mut page).map_err(Error::io("read", path))?;
-    if let Some(page_size) = Meta::claimed_page_size(&page) {
-        if page.len() < page_size {
-            return short;
-        }
-        page.truncate(page_size);
-    }
-    Ok(Meta::decode(&page, number))
+    let page_size = Meta::claimed_page_size(&page).unwrap_or(PAGE_SIZE_MAX.min(page.len()));
+    let Some(page) = page.get(..page_size) else { return Ok(Err((number, offset, short))) };
+    Ok(Meta::decode(page, number).map_err(|error| (number, offset, error)))
 }
 
 /// Opens the data file.
@@ -172,7 +167,21 @@ impl<'a> Replay<'a> {
     }
 
     fn apply_change(&mut self, change: &PageChange<'_>) -> Result<()> {
+        let page_size = self.pager.page_size();
+        let is_possible = match change {
+            PageChange::Free { first, page_count } | PageChange::Run { first, page_count, .. } => {
+                is_run_place(*first, *page_count, page_size)
+            }
+            PageChange::Page { id, .. } => (2..page_count_max(page_size)).contains(&id.0),
+        };
         match change {
+            PageChange::Free { first: id, .. }
+            | PageChange::Run { first: id, .. }
+            | PageChange::Page { id, .. }
+                if !is_possible =>
+            {
+                Err(self.pager.damaged(*id, "a record changes a page that it cannot change"))
+            }
             PageChange::Free { first, .. } => {
                 self.forget(*first);
                 Ok(())
@@ -189,9 +198,6 @@ impl<'a> Replay<'a> {
                 self.note_end(*first, *page_count);
                 self.pages.insert(*first, frame);
                 Ok(())
-            }
-            PageChange::Page { id: PageId(0 | 1), .. } => {
-                Err(self.pager.damaged(PageId(0), "a record changes a meta page"))
             }
             PageChange::Page { id, from_zeros, blocks } => {
                 let page = self.page(*id, *from_zeros)?;

@@ -63,7 +63,7 @@ pub const ALLOWED: &[Allowed] = &[
     Allowed {
         path: "crates/treepie/src/txn/job.rs",
         count_max: 6,
-        reason: "closures on a caller's stack are run by another thread",
+        reason: "closures that borrow from the caller's stack are run elsewhere",
     },
     Allowed {
         path: "crates/treepie-testkit/src/sim/buffer.rs",

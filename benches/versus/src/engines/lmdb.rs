@@ -60,7 +60,7 @@ impl Engine for Lmdb {
         body(&LmdbView { txn: self.env.read_txn()?, entries: self.entries })
     }
 
-    fn write(&self, body: impl FnOnce(&mut LmdbBatch<'_>) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut LmdbBatch<'_>) -> Result<()> + Send) -> Result<()> {
         let mut batch = LmdbBatch { txn: self.env.write_txn()?, entries: self.entries };
         body(&mut batch)?;
         Ok(batch.txn.commit()?)

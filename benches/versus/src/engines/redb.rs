@@ -51,7 +51,7 @@ impl Engine for Redb {
         body(&RedbView { table: txn.open_table(ENTRIES)? })
     }
 
-    fn write(&self, body: impl FnOnce(&mut RedbBatch<'_>) -> Result<()>) -> Result<()> {
+    fn write(&self, body: impl FnOnce(&mut RedbBatch<'_>) -> Result<()> + Send) -> Result<()> {
         let mut txn = self.database.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         {

@@ -1,15 +1,16 @@
 //! Treepie, with the options that it has by default.
 //!
-//! - A commit that returned is durable; there is no other mode.
+//! - A commit that returned is durable: the default. Writes of several threads are merged.
+//! - Pages have the default size unless `--page-size` is given.
 //! - There is no append mode: inserts in ascending order fill pages by themselves.
 
 use std::path::Path;
 
-use treepie::{Database, Tree, TreeMut};
+use treepie::{Database, Options, Tree, TreeMut, WriteTxn};
 
 use crate::{
     Result,
-    engine::{Batch, Engine, Setup, Tally, View},
+    engine::{Batch, Engine, Pending, Setup, Tally, View},
 };
 
 const ENTRIES: &str = "entries";
@@ -31,11 +32,13 @@ pub struct TreepieBatch<'a> {
 
 impl Engine for Treepie {
     const NAME: &'static str = "treepie";
+    const HAS_CHECKPOINT: bool = true;
     type View<'a> = TreepieView<'a>;
     type Batch<'a> = TreepieBatch<'a>;
 
-    fn open(dir: &Path, _setup: Setup) -> Result<Treepie> {
-        let treepie = Treepie { database: Database::open(dir)? };
+    fn open(dir: &Path, setup: Setup) -> Result<Treepie> {
+        let options = Options::new().create(true).page_size(setup.page_size);
+        let treepie = Treepie { database: options.open(dir)? };
         treepie.write(|_| Ok(()))?;
         Ok(treepie)
     }
@@ -45,10 +48,23 @@ impl Engine for Treepie {
         body(&TreepieView { tree: snapshot.tree(ENTRIES)? })
     }
 
-    fn write(&self, body: impl FnOnce(&mut TreepieBatch<'_>) -> Result<()>) -> Result<()> {
-        let mut txn = self.database.begin_write()?;
-        body(&mut TreepieBatch { tree: txn.tree(ENTRIES)? })?;
-        txn.commit()?;
+    fn write(&self, body: impl FnOnce(&mut TreepieBatch<'_>) -> Result<()> + Send) -> Result<()> {
+        let run = |tx: &mut WriteTxn<'_>| {
+            body(&mut TreepieBatch { tree: tx.tree(ENTRIES)? }).map_err(treepie::Error::rejected)
+        };
+        self.database.write(run)?;
+        Ok(())
+    }
+
+    fn submit(&self, key: &[u8], value: &[u8]) -> Result<Option<Pending<'_>>> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        let put = move |tx: &mut WriteTxn<'_>| tx.tree(ENTRIES)?.insert(key, value);
+        let submitted = self.database.submit(put)?;
+        Ok(Some(Box::new(move || submitted.wait().map(|_| ()).map_err(Into::into))))
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.database.checkpoint()?;
         Ok(())
     }
 

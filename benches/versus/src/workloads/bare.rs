@@ -1,41 +1,88 @@
-//! What the disk can do without an engine: overwrite a written 4 KiB block, and fdatasync.
+//! What the disk can do without an engine: overwrite written blocks of a file, each with an
+//! fdatasync.
 
-use std::{fs::OpenOptions, os::unix::fs::FileExt, path::Path, time::Instant};
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+    time::Instant,
+};
 
 use crate::{
     Result,
+    contest::Context,
     data::fill,
-    measure::{Figure, Limit},
-    workloads::write::latencies,
+    measure::{Figure, Limit, latencies},
+    workloads::{
+        Workload,
+        values::{self, Size},
+    },
 };
 
 /// Its name in the report.
 pub const NAME: &str = "bare";
-const BLOCK_SIZE: u64 = 4096;
-/// 64 MiB: enough that the device does not merge overwrites of one block.
-const BLOCK_COUNT: u64 = 16 * 1024;
+const BLOCK_SIZE: usize = 4096;
+/// Enough that the device does not merge overwrites of one block.
+const FILE_SIZE: u64 = 64 << 20;
 
-/// Overwrites one block after the other, each with a sync, until the turn ends.
-pub fn overwrites(dir: &Path, limit: Limit) -> Result<Vec<Figure>> {
-    let path = dir.join(NAME);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-    let mut block = vec![0; BLOCK_SIZE as usize];
-    for number in 0..BLOCK_COUNT {
-        file.write_all_at(&block, number * BLOCK_SIZE)?;
+/// The figures of a workload that can be done without an engine; of others, none.
+pub fn turn(workload: Workload, context: &Context) -> Result<Vec<Figure>> {
+    let path = context.home.join(NAME);
+    let figures = match workload {
+        Workload::Puts1 => overwrites(&path, context)?,
+        Workload::Large64K => large(&path, context, values::KIB_64)?,
+        Workload::Large1M => large(&path, context, values::MIB_1)?,
+        Workload::Large4M => large(&path, context, values::MIB_4)?,
+        _ => return Ok(Vec::new()),
+    };
+    std::fs::remove_file(&path)?;
+    Ok(figures)
+}
+
+/// Overwrites one block after the other until the turn ends.
+fn overwrites(path: &Path, context: &Context) -> Result<Vec<Figure>> {
+    let file = written_file(path, FILE_SIZE)?;
+    let mut block = vec![0; BLOCK_SIZE];
+    fill(1, &mut block);
+    let mut number = 0_u64;
+    let mut turn = |limit: Limit| {
+        let mut times = Vec::new();
+        let turn = limit.start();
+        while turn.goes_on(times.len() as u64) {
+            let start = Instant::now();
+            block[..8].copy_from_slice(&number.to_le_bytes());
+            file.write_all_at(&block, number * BLOCK_SIZE as u64 % FILE_SIZE)?;
+            file.sync_data()?;
+            number += 1;
+            times.push(start.elapsed());
+        }
+        latencies("puts-1", times, turn.elapsed())
+    };
+    turn(context.warm_limit)?;
+    turn(context.limit)
+}
+
+/// Overwrites a file with large values.
+fn large(path: &Path, context: &Context, size: Size) -> Result<Vec<Figure>> {
+    let len = size.1 as u64;
+    let count = (context.options.large_mib << 20).div_ceil(len).max(1);
+    let file = written_file(path, count * len)?;
+    values::turns(context, size, |number, value| {
+        file.write_all_at(value, number % count * len)?;
+        Ok(file.sync_data()?)
+    })
+}
+
+/// A file of zeros that were written and synced, so that overwriting it allocates nothing.
+fn written_file(path: &Path, size: u64) -> Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let zeros = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < size {
+        let len = zeros.len().min(usize::try_from(size - offset)?);
+        file.write_all_at(&zeros[..len], offset)?;
+        offset += len as u64;
     }
     file.sync_all()?;
-    fill(1, &mut block);
-    let mut times = Vec::new();
-    let turn = limit.start();
-    while turn.goes_on(times.len() as u64) {
-        let start = Instant::now();
-        let number = times.len() as u64 % BLOCK_COUNT;
-        block[..8].copy_from_slice(&(times.len() as u64).to_le_bytes());
-        file.write_all_at(&block, number * BLOCK_SIZE)?;
-        file.sync_data()?;
-        times.push(start.elapsed());
-    }
-    let elapsed = turn.elapsed();
-    std::fs::remove_file(&path)?;
-    latencies(times, elapsed)
+    Ok(file)
 }

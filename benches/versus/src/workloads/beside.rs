@@ -13,44 +13,33 @@ use crate::{
     workloads::{read::get_until_end, write::Writer},
 };
 
-/// How the other thread writes, and the rows of reader and writer.
-#[derive(Clone, Copy, Debug)]
-pub struct Neighbour {
-    batch_len: u64,
-    reader_row: &'static str,
-    writer_row: &'static str,
-}
-
+/// Row of the reader, and puts per commit of the writer.
+pub type Neighbour = (&'static str, u64);
 /// One put per commit.
-pub const PUT_1: Neighbour = Neighbour {
-    batch_len: 1,
-    reader_row: "get-beside-put-1",
-    writer_row: "get-beside-put-1-writer",
-};
+pub const PUT_1: Neighbour = ("get-beside-put-1", 1);
 /// 1,000 puts per commit.
-pub const PUT_1000: Neighbour = Neighbour {
-    batch_len: 1000,
-    reader_row: "get-beside-put-1000",
-    writer_row: "get-beside-put-1000-writer",
-};
+pub const PUT_1000: Neighbour = ("get-beside-put-1000", 1000);
 
-/// Gets per second of the reader, and puts per second of the writer meanwhile.
+/// Gets per second of the reader, also as a share of what it does alone in the same turn, and puts
+/// per second of the writer meanwhile.
 pub fn gets<E: Engine>(
     engine: &E,
     context: &Context,
     round: u32,
-    neighbour: Neighbour,
+    (row, batch_len): Neighbour,
 ) -> Result<Vec<Figure>> {
+    let turn = context.limit.start();
+    let gets_alone = get_until_end(engine, context, round, 1)?;
+    let rate_alone = gets_alone as f64 / turn.elapsed().as_secs_f64();
     let stop = AtomicBool::new(false);
     let turn = context.limit.start();
     let (gets, puts) = thread::scope(|scope| {
         let writer = scope.spawn(|| -> Result<u64> {
-            // Other values than those that the write workloads leave behind.
-            let mut writer = Writer::new(context, round + 1000);
+            let mut writer = Writer::new(context, round, 0);
             let mut puts = 0;
             while !stop.load(Ordering::Relaxed) {
-                writer.put(engine, neighbour.batch_len)?;
-                puts += neighbour.batch_len;
+                writer.put(engine, batch_len)?;
+                puts += batch_len;
             }
             Ok(puts)
         });
@@ -61,8 +50,8 @@ pub fn gets<E: Engine>(
         (gets, puts.map(|puts| (puts, turn.elapsed())))
     });
     let ((gets, get_time), (puts, put_time)) = (gets?, puts?);
-    Ok(vec![
-        Figure::rate(neighbour.reader_row, gets, get_time, Unit::Gets),
-        Figure::rate(neighbour.writer_row, puts, put_time, Unit::Puts),
-    ])
+    let reader = Figure::rate(row, gets, get_time, Unit::Gets);
+    let share = Figure::new(format!("{row}-share"), reader.value / rate_alone, Unit::Share);
+    let writer = Figure::rate(format!("{row}-writer"), puts, put_time, Unit::Puts);
+    Ok(vec![reader, share, writer])
 }

@@ -61,6 +61,7 @@ fn spawn<E: Engine>(dir: &Path, context: &Context) -> Result<Child> {
         ("--key-len", u64::from(options.key_len)),
         ("--value-len", options.value_len as u64),
         ("--cache-mib", options.cache_mib as u64),
+        ("--page-size", options.page_size as u64),
         ("--seed", options.seed),
     ] {
         command.arg(flag).arg(value.to_string());
@@ -80,7 +81,7 @@ pub fn write_until_killed<E: Engine>(dir: &Path, context: &Context) -> Result<()
     let context = killed_context(context);
     let engine = E::open(dir, context.setup)?;
     load::fill_randomly(&engine, context.entries, context.options.load_batch)?;
-    let mut writer = Writer::new(&context, 0);
+    let mut writer = Writer::new(&context, 0, 0);
     let turn = Limit { time: WAIT_MAX, count: u64::MAX }.start();
     let mut commits = 0;
     while turn.goes_on(commits) {

@@ -52,22 +52,23 @@ pub fn random<E: Engine>(dir: &Path, context: &Context) -> Result<Vec<Figure>> {
 
 /// Puts all entries in random order, `batch_len` per transaction.
 pub fn fill_randomly<E: Engine>(engine: &E, entries: Entries, batch_len: u64) -> Result<()> {
-    put_shuffled(engine, entries, 0..entries.count, batch_len)
+    let order = Shuffle::new(entries.count, entries.seed);
+    put_ordered(engine, entries, order, entries.count, batch_len)
 }
 
-/// Puts the entries at some positions of the random order.
-pub fn put_shuffled<E: Engine>(
+/// Puts the first `count` entries of an order.
+pub fn put_ordered<E: Engine>(
     engine: &E,
     entries: Entries,
-    positions: std::ops::Range<u64>,
+    order: Shuffle,
+    count: u64,
     batch_len: u64,
 ) -> Result<()> {
-    let order = Shuffle::new(entries.count, entries.seed);
     let (mut key, mut value) = (Vec::new(), Vec::new());
-    for range in batches(positions.end - positions.start, batch_len) {
+    for range in batches(count, batch_len) {
         engine.write(|batch| {
             for position in range {
-                let number = order.at(positions.start + position);
+                let number = order.at(position);
                 entries.key(number, &mut key);
                 entries.value(number, 0, &mut value);
                 batch.put(&key, &value)?;

@@ -2,18 +2,21 @@
 
 pub mod bare;
 pub mod beside;
+pub mod checkpoint;
 pub mod churn;
+pub mod group;
 pub mod kill;
 pub mod load;
 pub mod read;
+pub mod threads;
+pub mod values;
 pub mod write;
 
 use clap::ValueEnum;
 
 use crate::options::Options;
 
-/// A workload. They run in this order; those between the loads and the large values share the
-/// database of the random load.
+/// A workload. They run in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// All entries, keys ascending, into an empty database.
@@ -33,34 +36,75 @@ pub enum Workload {
     Scan10,
     /// All entries of a random prefix.
     ScanPrefix,
-    /// One put per commit; also, as engine `bare`, a 4 KiB overwrite with a sync.
-    #[value(name = "put-1")]
-    Put1,
-    /// 1,000 random puts per commit.
-    #[value(name = "batch-1000")]
-    Batch1000,
-    /// 10,000 random puts per commit.
-    #[value(name = "batch-10000")]
-    Batch10000,
     /// Random gets beside a thread that commits single puts.
     #[value(name = "get-beside-put-1")]
     GetBesidePut1,
     /// Random gets beside a thread that commits 1,000 puts at a time.
     #[value(name = "get-beside-put-1000")]
     GetBesidePut1000,
-    /// One value of 64 KiB per commit.
+    /// Transactions of one put by one thread; also, as engine `bare`, 4 KiB overwritten and synced.
+    #[value(name = "puts-1", alias = "put-1")]
+    Puts1,
+    /// The same by 8 threads, each of which commits by itself.
+    #[value(name = "puts-8")]
+    Puts8,
+    /// The same by 64 threads.
+    #[value(name = "puts-64")]
+    Puts64,
+    /// The same by 256 threads.
+    #[value(name = "puts-256")]
+    Puts256,
+    /// One thread behind another one that combines what waits into one transaction.
+    #[value(name = "combined-1")]
+    Combined1,
+    /// The same with 8 threads.
+    #[value(name = "combined-8")]
+    Combined8,
+    /// The same with 64 threads.
+    #[value(name = "combined-64")]
+    Combined64,
+    /// The same with 256 threads.
+    #[value(name = "combined-256")]
+    Combined256,
+    /// Two threads that submit transactions of one put, with many in flight.
+    #[value(name = "submit-2")]
+    Submit2,
+    /// 1,000 random puts per commit; also bytes written to the device.
+    #[value(name = "batch-1000")]
+    Batch1000,
+    /// 10,000 random puts per commit; also bytes written to the device.
+    #[value(name = "batch-10000")]
+    Batch10000,
+    /// Single puts while a checkpoint runs, where the engine has checkpoints to measure.
+    #[value(name = "checkpoint-put-1")]
+    CheckpointPut1,
+    /// Batches of 1,000 puts while a checkpoint runs.
+    #[value(name = "checkpoint-batch-1000")]
+    CheckpointBatch1000,
+    /// One value of 64 KiB per commit; also as engine `bare`.
     #[value(name = "large-64k")]
     Large64K,
-    /// One value of 1 MiB per commit.
+    /// One value of 1 MiB per commit; also as engine `bare`.
     #[value(name = "large-1m")]
     Large1M,
-    /// One value of 4 MiB per commit.
+    /// One value of 4 MiB per commit; also as engine `bare`.
     #[value(name = "large-4m")]
     Large4M,
-    /// A random half of the entries removed, then inserted again.
+    /// A random half of the entries removed, then inserted again, several times.
     Churn,
     /// Opening after the writing process was killed.
     OpenAfterKill,
+}
+
+/// The database that a workload runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// That of the random load.
+    Loaded,
+    /// A smaller one, which is written to.
+    Written,
+    /// One of its own, anew for each turn.
+    Scratch,
 }
 
 impl Workload {
@@ -70,5 +114,29 @@ impl Workload {
             Workload::LoadSorted | Workload::LoadRandom | Workload::Churn => options.load_rounds,
             _ => options.rounds,
         }
+    }
+
+    /// The database that it runs on.
+    pub fn home(self) -> Home {
+        use Workload as W;
+        match self {
+            W::LoadRandom | W::Get1 | W::Get2 | W::ScanFull | W::Scan10 | W::ScanPrefix => {
+                Home::Loaded
+            }
+            W::GetBesidePut1 | W::GetBesidePut1000 => Home::Loaded,
+            W::LoadSorted | W::Large64K | W::Large1M | W::Large4M => Home::Scratch,
+            W::Churn | W::OpenAfterKill => Home::Scratch,
+            W::Puts1 | W::Puts8 | W::Puts64 | W::Puts256 | W::Submit2 => Home::Written,
+            W::Combined1 | W::Combined8 | W::Combined64 | W::Combined256 => Home::Written,
+            W::Batch1000 | W::Batch10000 => Home::Written,
+            W::CheckpointPut1 | W::CheckpointBatch1000 => Home::Written,
+        }
+    }
+
+    /// Whether it writes to a database that outlives its turn: then it warms up before its first
+    /// turn, and the database is settled after each.
+    pub fn writes_on(self) -> bool {
+        let beside = matches!(self, Workload::GetBesidePut1 | Workload::GetBesidePut1000);
+        beside || self.home() == Home::Written
     }
 }

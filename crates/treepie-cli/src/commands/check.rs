@@ -25,7 +25,7 @@ struct CheckObject {
 }
 
 #[derive(Serialize)]
-struct ProblemObject {
+pub struct ProblemObject {
     tree: Option<JsonBytes>,
     page: Option<u32>,
     offset: Option<u64>,

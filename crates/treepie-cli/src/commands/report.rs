@@ -6,17 +6,25 @@ use serde::Serialize;
 use treepie::{JournalReport, ReaderInfo, Report, Stats, TreeReport};
 
 use super::{
+    check::ProblemObject,
     look,
     trees::{TreeObject, text as tree_text},
 };
 use crate::{
-    failure::Result,
+    failure::{Failure, Result},
     output::{Output, bytes, grouped},
 };
 
-/// Prints the report.
+/// Prints the report; damage that was met on the way is in it, and a failure.
 pub fn run(db: &Path, output: &mut Output) -> Result<()> {
-    look(db, |db| print(&db.report()?, output))
+    look(db, |db| {
+        let report = db.report()?;
+        print(&report, output)?;
+        match usize::try_from(report.damage_count).unwrap_or(usize::MAX) {
+            0 => Ok(()),
+            count => Err(Failure::Damaged { count }),
+        }
+    })
 }
 
 /// Prints a report that was made.
@@ -35,10 +43,13 @@ struct ReportObject {
     data_file_bytes: u64,
     pages_used: u64,
     pages_free: u64,
+    pages_free_run_max: u64,
     trees: Vec<FilledTree>,
     journal: JournalObject,
     readers: Vec<ReaderObject>,
     stats: StatsObject,
+    damage: Vec<ProblemObject>,
+    damage_count: u64,
 }
 
 #[derive(Serialize)]
@@ -104,10 +115,13 @@ impl From<&Report> for ReportObject {
             data_file_bytes: report.data_file_len,
             pages_used: report.pages_used,
             pages_free: report.pages_free,
+            pages_free_run_max: report.pages_free_run_max,
             trees: report.trees.iter().map(FilledTree::from).collect(),
             journal: JournalObject::from(&report.journal),
             readers: report.readers.iter().map(ReaderObject::from).collect(),
             stats: StatsObject::from(&report.stats),
+            damage: report.damage.iter().map(ProblemObject::from).collect(),
+            damage_count: report.damage_count,
         }
     }
 }
@@ -177,11 +191,12 @@ fn text(report: &Report) -> Vec<String> {
     let mut lines = vec![
         format!("database {} at LSN {}", report.database_id, report.lsn),
         format!(
-            "data file: {}, pages of {} bytes, {} used, {} free",
+            "data file: {}, pages of {} bytes, {} used, {} free ({} of them in one run)",
             bytes(report.data_file_len),
             grouped(report.page_size as u64),
             grouped(report.pages_used),
             grouped(report.pages_free),
+            grouped(report.pages_free_run_max),
         ),
         "trees:".to_owned(),
     ];
@@ -220,6 +235,11 @@ fn text(report: &Report) -> Vec<String> {
         )
     }));
     lines.extend(stats.poisoned_by.map(|what| format!("POISONED by a failed {what}")));
+    lines.extend(report.damage.iter().map(|problem| format!("DAMAGED: {problem}")));
+    if report.damage_count > report.damage.len() as u64 {
+        let more = report.damage_count - report.damage.len() as u64;
+        lines.push(format!("DAMAGED: {} more; `check` lists them", grouped(more)));
+    }
     lines
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use serde::Serialize;
-use treepie::{Entries, Tree};
+use treepie::{Range, Tree};
 
 use super::{bytes, look, tree_name};
 use crate::{
@@ -31,7 +31,7 @@ impl Extent {
         Ok(Extent::Bounds(from, to))
     }
 
-    fn of<'s>(&self, tree: &Tree<'s>) -> Entries<'s> {
+    fn of<'s>(&self, tree: &Tree<'s>) -> Range<'s> {
         match self {
             Extent::Prefix(prefix) => tree.prefix(prefix),
             Extent::Bounds(from, to) => tree.range((from.clone(), to.clone())),

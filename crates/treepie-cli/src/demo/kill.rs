@@ -1,4 +1,4 @@
-//! Step 5: a process is killed in the middle of writing, and everything that it acknowledged is
+//! Step 6: a process is killed in the middle of writing, and everything that it acknowledged is
 //! there afterwards.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::{
 const WRITING: Duration = Duration::from_secs(2);
 const ROWS_MIN: u64 = 100;
 
-/// Step 5.
+/// Step 6.
 pub fn show(path: &Path, story: &mut Story<'_>) -> Result<()> {
     story.step("Kill a process in the middle of writing")?;
     let mut writer = Writer::start(path)?;

@@ -6,11 +6,13 @@
 //! |-----:|------------|------------------------------------------------------------|
 //! |  1–3 | `table`    | Durable batches over three trees, look-ups, prefix scans   |
 //! |    4 | `versions` | A snapshot stays as it is while a tree is rewritten        |
-//! |    5 | `kill`     | A killed process loses nothing that it acknowledged        |
-//! |    6 | here       | The check and the report; where the files are              |
+//! |    5 | `merge`    | Many threads share records and disk writes                 |
+//! |    6 | `kill`     | A killed process loses nothing that it acknowledged        |
+//! |    7 | here       | The check and the report; where the files are              |
 
 mod folder;
 mod kill;
+mod merge;
 mod story;
 mod table;
 mod versions;
@@ -36,6 +38,7 @@ pub fn run(arguments: &Demo, output: &mut Output) -> Result<()> {
     table::look_up(&db, &mut story)?;
     table::scan(&db, &mut story)?;
     versions::show(&db, &mut story)?;
+    merge::show(&db, &mut story)?;
     kill::show(&folder.killed(), &mut story)?;
     inspect(&db, &mut story)?;
     db.close()?;

@@ -42,6 +42,28 @@ fn check_names_page_and_offset_of_a_flipped_byte() {
 }
 
 #[test]
+fn report_names_the_damage_that_it_meets_and_fails_with_3() {
+    let place = Place::new();
+    place.fill("birds", 100);
+    place.fill("eggs", 100);
+    place.out(&["check", "db"]);
+    assert_eq!(place.json(&["report", "db"])[0]["damage_count"], 0);
+    let page = damage_root(&place, "birds");
+    let offset = page * PAGE_SIZE as u64;
+    let ended = place.run(&["report", "db"]);
+    assert!(ended.failed(3).contains("problems found"), "{}", ended.err);
+    let expected = format!("DAMAGED: tree \"birds\": page {page} (byte {offset} of the data file)");
+    assert!(ended.text().contains(&expected), "{}", ended.text());
+    assert!(ended.text().contains("watermarks: "), "the rest is there too: {}", ended.text());
+    let ended = place.run(&["report", "db", "--json"]);
+    assert_eq!(ended.code, 3);
+    let report: serde_json::Value = serde_json::from_slice(&ended.out).unwrap();
+    assert_eq!(report["damage_count"], report["damage"].as_array().unwrap().len());
+    let found = &report["damage"][0];
+    assert_eq!((&found["page"], &found["tree"]), (&json!(page), &json!("birds")));
+}
+
+#[test]
 fn reading_a_damaged_tree_fails_with_3_and_others_go_on() {
     let place = Place::new();
     place.fill("birds", 100);

@@ -17,10 +17,14 @@ fn demonstration_shows_everything_and_can_be_repeated() {
         "backwards: GREEK SMALL LETTER ZETA -> 0003B6",
         "4. Keep a snapshot",
         "A new one, at LSN ",
-        "5. Kill a process",
+        "5. Write from 64 threads at once",
+        "15,680 durable transactions in ",
+        "They were merged into ",
+        "A counter that all of them raised is at 15680.",
+        "6. Kill a process",
         "acknowledged rows are there",
-        "6. Check and report",
-        "7. Everything was as promised",
+        "7. Check and report",
+        "8. Everything was as promised",
     ] {
         assert!(text.contains(word), "{word}\n{text}");
     }

@@ -52,6 +52,7 @@ pub(crate) struct State {
     clock_us: u64,
     rng: Rng,
     capacity: Option<u64>,
+    yields_max: u64,
 }
 
 pub(crate) struct FileState {
@@ -90,6 +91,7 @@ impl SimDisk {
             clock_us,
             rng: Rng::new(seed),
             capacity: None,
+            yields_max: 0,
         };
         SimDisk { state: Arc::new(Mutex::new(state)), life: 0 }
     }
@@ -129,6 +131,12 @@ impl SimDisk {
     /// Bounds the bytes of all files together: what would pass it fails with ENOSPC.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
+    }
+
+    /// Lets writes and syncs return late: they take effect at once, and then give way to other
+    /// threads, up to so many times. What these do meanwhile no returning sync has covered.
+    pub fn set_yields(&self, max: u64) {
+        self.state.lock().yields_max = max;
     }
 
     /// Calls made so far, marks and looks at the clock not counted.
@@ -196,12 +204,30 @@ impl SimDisk {
     /// If there is no such file, or if the disk was changed since it was made: rot is put on a
     /// disk at rest, such as an image.
     pub fn rot(&self, path: &Path, bytes: &[u8]) {
+        self.rot_with(path, |content| *content = Content::from_bytes(bytes));
+    }
+
+    /// Flips bit `bit % 8` of byte `bit / 8` of a file, as [`rot`](SimDisk::rot) does it.
+    ///
+    /// # Panics
+    /// As `rot`, and if the file ends before.
+    pub fn flip_bit(&self, path: &Path, bit: u64) {
+        self.rot_with(path, |content| {
+            assert!(bit / 8 < content.len(), "{path:?} ends before bit {bit}");
+            let mut byte = [0];
+            content.read(bit / 8, &mut byte);
+            content.write(bit / 8, &[byte[0] ^ 1 << (bit % 8)]);
+        });
+    }
+
+    fn rot_with(&self, path: &Path, change: impl FnOnce(&mut Content)) {
         let mut state = self.state.lock();
         assert!(state.log.is_empty(), "rot is for disks at rest");
         let Some(Node::File(id)) = state.names.get(path) else { panic!("no file {path:?}") };
-        let content = Content::from_bytes(bytes);
-        state.log.base.files.insert(id, content.clone());
-        state.files.get_mut(&id).expect("it has a name").content = content;
+        let content = &mut state.files.get_mut(&id).expect("it has a name").content;
+        change(content);
+        let content = content.clone();
+        state.log.base.files.insert(id, content);
     }
 
     /// Everything as if synced, as the start of a new disk with an empty log.
@@ -281,6 +307,11 @@ impl State {
             return Err(io::Error::from_raw_os_error(28));
         }
         Ok(())
+    }
+
+    /// How often a call that took effect just now gives way before it returns.
+    pub(crate) fn yields(&self) -> u64 {
+        if self.yields_max == 0 { 0 } else { mix(self.trace, self.call_count) % self.yields_max }
     }
 
     fn change_names(&mut self, change: NameChange) {

@@ -1,6 +1,6 @@
 //! Open files, maps, scratch memory and locks of the simulated disk.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, thread};
 
 use parking_lot::MutexGuard;
 use treepie::disk::{DiskFile, DiskLock, DiskMap, ScratchMap};
@@ -94,6 +94,7 @@ impl DiskFile for SimFile {
         let end = offset.checked_add(buf.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
         state.check_room(self.id, end)?;
         self.write(&mut state, offset, buf);
+        give_way(state);
         Ok(())
     }
 
@@ -126,6 +127,7 @@ impl DiskFile for SimFile {
         if !state.skips(Call::SyncData, &path) {
             state.push(Event::Sync { file: self.id });
         }
+        give_way(state);
         Ok(())
     }
 
@@ -146,6 +148,13 @@ impl DiskFile for SimFile {
         file.maps.push(Arc::downgrade(&buffer));
         Ok(Box::new(SimMap { buffer }))
     }
+}
+
+/// Ends a call that took effect; other threads may go first.
+fn give_way(state: MutexGuard<'_, State>) {
+    let yields = state.yields();
+    drop(state);
+    (0..yields).for_each(|_| thread::yield_now());
 }
 
 #[derive(Debug)]

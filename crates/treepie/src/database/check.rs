@@ -67,6 +67,18 @@ pub struct Problem {
     pub what: String,
 }
 
+impl Problem {
+    pub(super) fn new(
+        tree: Option<&[u8]>,
+        page: Option<PageId>,
+        what: String,
+        page_size: usize,
+    ) -> Problem {
+        let offset = page.map(|page| u64::from(page.0) * page_size as u64);
+        Problem { tree: tree.map(<[u8]>::to_vec), page, offset, what }
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(tree) = &self.tree {
@@ -166,26 +178,6 @@ impl Database {
         let group_count = page_count.div_ceil(pages_per_group(core.pager.page_size()));
         Ok(check_snapshot(&core.pager, &snapshot, group_count, metas))
     }
-
-    /// Pages in use as of a snapshot, by its bitmap pages.
-    pub(super) fn used_pages(&self, snapshot: &Snapshot) -> Result<u64> {
-        let pager = &self.shared.core.pager;
-        let mut used = 0;
-        let file_and_versions = self.shared.core.commits.lock().back().map_or(0, |c| c.page_count);
-        let page_size = pager.page_size();
-        for group in 0..file_and_versions.div_ceil(pages_per_group(page_size)) {
-            match pager.page(bitmap_page(group, page_size), snapshot.lsn()) {
-                Ok(bytes) => {
-                    let bits = &bytes[page::PAGE_HEADER_SIZE..];
-                    used += bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
-                }
-                // The group was begun after the snapshot.
-                Err(_) if group > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(used)
-    }
 }
 
 /// What is wrong with a meta page. The older one is what recovery falls back to: both must be valid.
@@ -246,9 +238,7 @@ impl Check<'_> {
         if self.report.problems.len() >= PROBLEMS_MAX {
             return;
         }
-        let offset = page.map(|page| u64::from(page.0) * self.pages.page_size() as u64);
-        let tree = tree.map(<[u8]>::to_vec);
-        self.report.problems.push(Problem { tree, page, offset, what });
+        self.report.problems.push(Problem::new(tree, page, what, self.pages.page_size()));
     }
 
     fn trees(&mut self) {

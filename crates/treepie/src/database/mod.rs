@@ -7,6 +7,8 @@ mod report;
 mod room;
 #[cfg(feature = "shuttle")]
 pub mod schedules;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 use std::{fmt, panic::Location, path::Path, sync::Arc};
@@ -272,14 +274,16 @@ impl Database {
     /// handles, if there are any, keep it open, and this call then does nothing.
     ///
     /// Ends with a checkpoint, unless [`Options::checkpoint_on_close`] says no. Snapshots may go on
-    /// reading; until the last one is gone the folder stays locked, and nobody can open it.
+    /// reading; until the last one is gone the folder stays locked, and nobody can open it. Where
+    /// the last handle goes inside a submitted closure, or with its value, the rest happens on
+    /// another thread soon after.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when an earlier write or sync failed, [`Error::Io`].
     pub fn close(self) -> Result<()> {
         match Arc::into_inner(self.shared) {
-            Some(mut shared) => shared.end(),
-            None => Ok(()),
+            Some(mut shared) if !shared.is_own_thread() => shared.end(),
+            _ => Ok(()),
         }
     }
 }
@@ -310,7 +314,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        let ended = if self.is_own_thread() { self.end_elsewhere() } else { self.end() };
+        if let Err(error) = ended {
             tracing::error!(%error, "the database was not closed in order");
         }
     }

@@ -2,16 +2,28 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use rustc_hash::FxHashMap;
+
 use crate::{
     error::Result,
-    ids::{DatabaseId, Lsn},
+    format::{
+        bitmap::{bitmap_page, pages_per_group},
+        page::{self, PAGE_HEADER_SIZE, PageKind},
+    },
+    ids::{DatabaseId, Lsn, PageId},
     journal::JournalReport,
     pager::access::PageRead,
     tree,
-    txn::{meters::WriteTimings, snapshot::TreeInfo},
+    txn::{
+        meters::WriteTimings,
+        snapshot::{Snapshot, TreeInfo},
+    },
 };
 
-use super::Database;
+use super::{Database, check::Problem};
+
+/// Most items of damage that a report lists.
+const DAMAGE_MAX: usize = 100;
 
 /// Everything worth knowing about a database at one moment. Making one walks all trees.
 #[derive(Clone, Debug)]
@@ -31,12 +43,19 @@ pub struct Report {
     pub pages_used: u64,
     /// Pages of the file that are free, those included that it grew by ahead of need.
     pub pages_free: u64,
+    /// Longest run of free pages in the file: a larger value makes it grow, however many are free.
+    pub pages_free_run_max: u64,
     /// The journal's segments.
     pub journal: JournalReport,
     /// Open snapshots and transactions, the oldest first.
     pub readers: Vec<ReaderInfo>,
     /// Counters and watermarks.
     pub stats: Stats,
+    /// Damage that was met on the way, the first 100 items of it. What was counted leaves out what
+    /// could not be read. A report does not look for damage; [`check`](Database::check) does.
+    pub damage: Vec<Problem>,
+    /// How many items there were.
+    pub damage_count: u64,
 }
 
 /// One tree in a report.
@@ -105,8 +124,10 @@ pub struct Stats {
     pub held_bytes: u64,
     /// How often the data file grew.
     pub growths: u64,
-    /// Writes that had to wait for the checkpoint.
+    /// Writes that had to wait for the checkpoint: memory or journal were used up.
     pub waits: u64,
+    /// Writes that paused for some milliseconds because the checkpoint was behind.
+    pub pauses: u64,
     /// Open snapshots and transactions; a running checkpoint is one too.
     pub readers: u64,
     /// What poisoned the database.
@@ -145,6 +166,7 @@ impl Database {
             held_bytes,
             growths: core.pager.growth_count(),
             waits: counters.waits.load(Relaxed),
+            pauses: counters.pauses.load(Relaxed),
             readers: core.pager.registry.readers().entries().len() as u64,
             poisoned_by: core.poisoned_by(),
         }
@@ -182,34 +204,144 @@ impl Database {
     /// counters alone, see [`stats`](Database::stats).
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) when the catalog cannot be read; damage below it
-    /// is left to [`check`](Database::check).
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when the catalog cannot be read; damage below it is
+    /// listed in the report.
     #[track_caller]
     pub fn report(&self) -> Result<Report> {
         let readers = self.readers();
         let snapshot = self.read()?;
+        let core = &self.shared.core;
+        let page_size = core.pager.page_size();
+        let mut damage = DamageList { page_size, items: Vec::new(), count: 0 };
+        let mut met = PageSet::default();
         let mut trees = Vec::new();
         for info in snapshot.trees()? {
             let tree = snapshot.tree(&info.name)?;
-            let (statistics, _) = tree::check(snapshot.pages(), tree.state(), &mut |_, _| true);
+            let (statistics, found) =
+                tree::check(snapshot.pages(), tree.state(), &mut |page, len| met.claim(page, len));
+            for item in found {
+                damage.add(Some(&info.name), item.page, item.what);
+            }
             let leaf_fill = statistics.leaf_fill(snapshot.pages().page_size());
             trees.push(TreeReport { info, leaf_fill });
         }
-        let core = &*self.shared.core;
-        let page_size = core.pager.page_size();
-        let file_pages = u64::from(core.pager.file_pages());
-        let pages_used = self.used_pages(&snapshot)?;
+        let file_pages = core.pager.file_pages();
+        let space = self.space_use(&snapshot, file_pages, &mut damage);
+        let file_pages = u64::from(file_pages);
         Ok(Report {
             database_id: self.id(),
             page_size,
             lsn: snapshot.lsn(),
             trees,
             data_file_len: file_pages * page_size as u64,
-            pages_used,
-            pages_free: file_pages.saturating_sub(pages_used),
+            pages_used: space.used,
+            pages_free: file_pages.saturating_sub(space.used),
+            pages_free_run_max: space.free_run_max,
             journal: core.journal.report(),
             readers,
             stats: self.stats(),
+            damage: damage.items,
+            damage_count: damage.count,
         })
+    }
+
+    /// Used and free pages of the first `file_pages` as of a snapshot, by its bitmap pages.
+    fn space_use(&self, snapshot: &Snapshot, file_pages: u32, damage: &mut DamageList) -> SpaceUse {
+        let core = &self.shared.core;
+        let (pager, page_size) = (&core.pager, core.pager.page_size());
+        let (page_count, is_exact) = {
+            let commits = core.commits.lock();
+            let own = commits.iter().find(|commit| commit.position.lsn == snapshot.lsn());
+            (own.or(commits.back()).map_or(0, |commit| commit.page_count), own.is_some())
+        };
+        let mut space = SpaceUse::default();
+        for group in 0..page_count.div_ceil(pages_per_group(page_size)) {
+            let bitmap = bitmap_page(group, page_size);
+            match pager.page(bitmap, snapshot.lsn()) {
+                Ok(bytes) if page::kind(bytes) == Some(PageKind::Bitmap) => {
+                    space.add(bytes.get(PAGE_HEADER_SIZE..).unwrap_or(&[]), file_pages);
+                }
+                Ok(_) => damage.add(None, bitmap, "not a free-space bitmap".to_owned()),
+                // The group was begun after the snapshot.
+                Err(_) if group > 0 && !is_exact => break,
+                Err(error) => damage.add(None, bitmap, error.to_string()),
+            }
+        }
+        space.end(file_pages);
+        space
+    }
+}
+
+/// Used pages, and runs of free ones.
+#[derive(Debug, Default)]
+struct SpaceUse {
+    used: u64,
+    /// The longest run of free pages that lies in the file.
+    free_run_max: u64,
+    run: u64,
+    page_count: u64,
+}
+
+impl SpaceUse {
+    /// Counts the pages of one bitmap page.
+    fn add(&mut self, bits: &[u8], file_pages: u32) {
+        for &byte in bits {
+            self.used += u64::from(byte.count_ones());
+            for bit in 0..8 {
+                let is_free = byte & (1 << bit) == 0 && self.page_count < u64::from(file_pages);
+                self.run = if is_free { self.run + 1 } else { 0 };
+                self.free_run_max = self.free_run_max.max(self.run);
+                self.page_count += 1;
+            }
+        }
+    }
+
+    /// Counts the pages of the file that no group covers yet: they are free.
+    fn end(&mut self, file_pages: u32) {
+        if let Some(rest) = u64::from(file_pages).checked_sub(self.page_count) {
+            self.free_run_max = self.free_run_max.max(self.run + rest);
+        }
+    }
+}
+
+/// Damage, as far as it is listed.
+struct DamageList {
+    page_size: usize,
+    items: Vec<Problem>,
+    count: u64,
+}
+
+impl DamageList {
+    fn add(&mut self, tree: Option<&[u8]>, page: PageId, what: String) {
+        self.count += 1;
+        if self.items.len() < DAMAGE_MAX {
+            self.items.push(Problem::new(tree, Some(page), what, self.page_size));
+        }
+    }
+}
+
+const SET_WORDS: usize = 16;
+const SET_PAGES: u32 = SET_WORDS as u32 * 64;
+
+/// Pages that were met. A damaged tree may lead to one page along any number of ways, and a walk
+/// that went them all would not end.
+#[derive(Default)]
+struct PageSet {
+    /// By number of the first page, divided by what one item holds.
+    words: FxHashMap<u32, [u64; SET_WORDS]>,
+}
+
+impl PageSet {
+    /// Adds pages; false when one was there before, or there are no such pages.
+    fn claim(&mut self, first: PageId, len: u32) -> bool {
+        let Some(end) = first.0.checked_add(len) else { return false };
+        let mut is_new = true;
+        for page in first.0..end {
+            let words = self.words.entry(page / SET_PAGES).or_insert([0; SET_WORDS]);
+            let word = &mut words[(page % SET_PAGES / 64) as usize];
+            is_new &= *word & (1 << (page % 64)) == 0;
+            *word |= 1 << (page % 64);
+        }
+        is_new
     }
 }

@@ -12,6 +12,9 @@ use crate::{
 
 /// How long a writer waits for the checkpoint before it looks again what keeps it.
 const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Longest pause of a batch while the checkpoint is behind and nothing is used up yet: many short
+/// ones instead of one long stop.
+const PAUSE_MAX: Duration = Duration::from_millis(8);
 
 /// Waits while memory or journal are used up, so that what the checkpoint cannot keep up with
 /// slows writers down instead of growing.
@@ -19,6 +22,11 @@ pub(super) fn make_room(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Resu
     core.check_poison()?;
     if !core.bounds.background {
         return make_room_here(core, checkpointer);
+    }
+    let pressure = pressure(core);
+    if pressure > 0.0 {
+        core.counters.pauses.fetch_add(1, Relaxed);
+        core.signals.pause(PAUSE_MAX.mul_f64(pressure * pressure));
     }
     let limits = core.pager.pool.limits();
     if core.pager.pool.memory_used() > limits.memory_max / 16 * 15 {
@@ -49,6 +57,25 @@ fn checkpoint_here(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()
         return Err(journal_bound(core));
     }
     Ok(())
+}
+
+/// How near writers are to a stop, from 0 to 1: memory between seven eighths of its bound, where the
+/// checkpoint is asked to write, and fifteen sixteenths; the journal between twice the distance and
+/// its bound.
+fn pressure(core: &Core) -> f64 {
+    let share = |used: u64, from: u64, to: u64| {
+        used.saturating_sub(from) as f64 / to.saturating_sub(from).max(1) as f64
+    };
+    let memory_max = core.pager.pool.limits().memory_max as u64;
+    let memory = core.pager.pool.memory_used() as u64;
+    // With an old reader in the way, the checkpoint frees nothing, and scratch files are in use.
+    let is_spilling = core.pager.pool.scratch_used() > 0;
+    let memory =
+        if is_spilling { 0.0 } else { share(memory, memory_max / 8 * 7, memory_max / 16 * 15) };
+    let journal = core.journal.bytes_after(core.watermarks.checkpointed());
+    let distance = core.bounds.checkpoint_distance.saturating_mul(2);
+    let journal = share(journal, distance, core.bounds.journal_max);
+    memory.max(journal).min(1.0)
 }
 
 /// The same without a thread: the writer does what the checkpoint would.

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     checkpoint,
     error::{Error, Result},
-    sync::thread::{self, JoinHandle},
+    sync::{
+        Mutex, mpsc,
+        thread::{self, JoinHandle},
+    },
 };
 
 use super::{Shared, room::make_room};
@@ -63,6 +66,30 @@ impl Shared {
             .name(name.to_owned())
             .spawn(body)
             .map_err(Error::io("start a thread for", &self.core.path))
+    }
+
+    /// Whether this is one of the merger's threads: it runs closures, and they may hold the last
+    /// handle. It cannot wait for its own end.
+    pub(super) fn is_own_thread(&self) -> bool {
+        let own = thread::current().id();
+        self.threads.lock().mergers.iter().any(|merger| merger.thread().id() == own)
+    }
+
+    /// Ends the database on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: then it stays as it is, and locked.
+    pub(super) fn end_elsewhere(&mut self) -> Result<()> {
+        let (sender, receiver) = mpsc::channel::<Shared>();
+        self.spawn("treepie-close", move || drop(receiver.recv()))?;
+        let shared = Shared {
+            core: Arc::clone(&self.core),
+            checkpointer: Arc::clone(&self.checkpointer),
+            threads: Mutex::new(std::mem::take(&mut *self.threads.lock())),
+            checkpoint_on_close: self.checkpoint_on_close,
+        };
+        sender.send(shared).expect("the thread waits for it");
+        Ok(())
     }
 
     /// Stops the threads, after what was submitted is done. Returns whether that was to be done.

@@ -14,8 +14,11 @@ use std::{
 };
 
 use super::{
-    Disk, DiskFile, DiskLock, DiskMap, LockError, OpenMode, ScratchMap, lock::RealLock,
-    map::RealMap, scratch::RealScratch, syscalls,
+    Disk, DiskFile, DiskLock, DiskMap, LockError, OpenMode, ScratchMap,
+    lock::RealLock,
+    map::{self, RealMap},
+    scratch::RealScratch,
+    syscalls,
 };
 
 const FILE_MODE: u32 = 0o600;
@@ -118,6 +121,10 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         allocate(&self.file, len)
+    }
+
+    fn prepare_cache(&self, offset: u64, len: u64) {
+        map::prepare_cache(&self.file, offset, len);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -74,6 +74,10 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Allocates blocks for bytes `0..len` and makes the file at least that long; what was not
     /// written before reads as zeros.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Hints that `len` bytes from `offset` on, allocated and never written, will be written in small
+    /// pieces and read at random: the operating system may cache them in larger units than it would
+    /// choose. Promises nothing.
+    fn prepare_cache(&self, _offset: u64, _len: u64) {}
     /// Cuts or grows the file to `len` bytes.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes all bytes written so far durable, and the length where it is needed to read them.

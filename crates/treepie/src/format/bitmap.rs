@@ -57,6 +57,22 @@ pub const fn is_fixed(page: PageId, page_size: usize) -> bool {
     }
 }
 
+/// One past the highest page that there can be: page numbers have 32 bits, and groups are whole.
+#[must_use]
+pub const fn page_count_max(page_size: usize) -> u32 {
+    u32::MAX / pages_per_group(page_size) * pages_per_group(page_size)
+}
+
+/// Whether a run of pages can be in use by a tree: none of them is fixed, and all have a bit.
+#[must_use]
+pub const fn is_run_place(first: PageId, page_count: u32, page_size: usize) -> bool {
+    let end = first.0 as u64 + page_count as u64;
+    let region = pages_per_region(page_size) as u64;
+    // The next fixed pages are at the beginning of the next region.
+    let next_fixed = (first.0 as u64 / region + 1) * region;
+    !is_fixed(first, page_size) && end <= next_fixed && end <= page_count_max(page_size) as u64
+}
+
 /// Byte of the page, and mask in it, for the `index`-th page of the group.
 #[must_use]
 pub const fn bit_position(index: u32) -> (usize, u8) {
@@ -99,6 +115,20 @@ mod tests {
         assert!(fixed(0) && fixed(17) && fixed(18) && !fixed(19));
         let region = pages_per_region(8192);
         assert!(!fixed(region - 1) && fixed(region) && fixed(region + 15) && !fixed(region + 16));
+    }
+
+    #[test]
+    fn runs_stand_between_fixed_pages_and_below_the_last_group() {
+        for page_size in [4096, 8192] {
+            let region = pages_per_region(page_size);
+            let fits = |first, count| is_run_place(PageId(first), count, page_size);
+            assert!(!fits(0, 1) && !fits(17, 1) && !fits(18, 1) && fits(19, region - 19));
+            assert!(!fits(19, region - 18) && !fits(region, 1) && fits(region + 16, 2));
+            let end = page_count_max(page_size);
+            assert!(fits(end - 1, 1) && !fits(end - 1, 2) && !fits(end, 1));
+            assert!(!fits(u32::MAX, u32::MAX));
+            assert_eq!(end % pages_per_group(page_size), 0);
+        }
     }
 
     #[test]

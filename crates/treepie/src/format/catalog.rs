@@ -118,6 +118,10 @@ pub fn encode_own(state: &TreeState, next_tree: u32) -> [u8; TREE_STATE_SIZE] {
 /// [`Damage::Layout`] when it is none.
 pub fn decode_own(bytes: &[u8]) -> Result<(TreeState, u32), Damage> {
     let next_tree = get_u32(bytes, NEXT_TREE_OFFSET);
+    if next_tree <= TreeId::CATALOG.0 {
+        let what = "the number of the next tree is one that no tree can get";
+        return Err(Damage::layout(Structure::CatalogEntry, what));
+    }
     let mut bytes = bytes.to_vec();
     if let Some(field) = bytes.get_mut(NEXT_TREE_OFFSET..NEXT_TREE_OFFSET + 4) {
         field.fill(0);
@@ -149,6 +153,14 @@ mod tests {
         ];
         assert_eq!(STATE.encode(), golden);
         assert_eq!(TreeState::decode(&golden), Ok(STATE));
+    }
+
+    #[test]
+    fn next_tree_never_gets_the_number_of_no_tree_or_of_the_catalog() {
+        assert_eq!(decode_own(&encode_own(&STATE, 2)), Ok((STATE, 2)));
+        for next_tree in [0, 1] {
+            assert!(decode_own(&encode_own(&STATE, next_tree)).is_err());
+        }
     }
 
     #[test]

@@ -33,7 +33,8 @@
 //! |      8 |    4 | `page_count`  | Pages of the run, at least 1                                |
 //!
 //! Runs of blocks ascend, do not overlap, hold at least one block and lie inside the page. Runs of
-//! pages end at or below the highest page number.
+//! pages have no page with a fixed use, and no change is of a meta page or of one behind the last
+//! whole group. A run that holds a value has the layout of an overflow run, and its length.
 
 use crate::ids::PageId;
 

@@ -1,5 +1,5 @@
 //! Frame: the 32 bytes before each record of a segment. Local to the file; the record behind it is
-//! the same on every replica.
+//! the same on every replica. Its layout goes with the version of the segment.
 //!
 //! | Offset | Size | Field         | Meaning                                                     |
 //! |-------:|-----:|---------------|-------------------------------------------------------------|

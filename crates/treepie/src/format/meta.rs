@@ -19,17 +19,22 @@
 //! |    104 |    8 | `written_us`    | Time of this checkpoint, microseconds since 1970        |
 //! |    112 |      | `reserved`      | Zero up to the end of the page                          |
 //!
-//! Validity: magic, version, checksum, page size, and `generation` of the right parity. Behind the
-//! creation only the checkpoint writes them, always over the older one, after the data file was
+//! Validity: magic, checksum, version, page size, `generation` of the right parity, neither it nor
+//! `checkpoint` above 2^63, and `page_count` at most what whole groups of bitmaps hold. In every version `magic`, `version`, `checksum` and `page_size` are where
+//! they are here, and the checksum is that of the whole page, of at most 64 KiB. So a version is
+//! believed only where the checksum holds: a flipped bit in it is damage. Behind the creation only the checkpoint writes them, always over the older one, after the data file was
 //! synced.
 
 use crate::{
     error::{Damage, Structure},
     ids::{DatabaseId, Lsn},
-    limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
+    limits::{LSN_MAX, PAGE_SIZE_MAX, PAGE_SIZE_MIN},
 };
 
-use super::bytes::{get_array, get_u32, get_u64, is_zero, put_array, put_u32, put_u64};
+use super::{
+    bitmap::page_count_max,
+    bytes::{get_array, get_u32, get_u64, is_zero, put_array, put_u32, put_u64},
+};
 
 /// First bytes of a data file.
 pub const META_MAGIC: [u8; 8] = *b"TREEPIED";
@@ -37,6 +42,8 @@ pub const META_MAGIC: [u8; 8] = *b"TREEPIED";
 pub const FORMAT_VERSION: u32 = 1;
 /// Feature bits that this build knows.
 pub const FEATURES: u64 = 0;
+/// Largest page of any version, in bytes: as much as is read to tell a newer version from damage.
+pub const META_PAGE_SIZE_MAX: usize = 64 << 10;
 /// Bytes in use; the rest of the page is zero.
 pub const META_SIZE: usize = 112;
 const CHECKSUM_OFFSET: usize = 12;
@@ -83,10 +90,10 @@ pub enum MetaError {
     /// They begin with something else.
     #[error("the meta page begins with {0:02x?}")]
     Magic([u8; 8]),
-    /// A newer format.
+    /// A newer format, under a right checksum.
     #[error("the meta page has format version {0}")]
     Version(u32),
-    /// Unknown required features.
+    /// Unknown required features, under a right checksum.
     #[error("the meta page needs features {0:#x}")]
     Features(u64),
     /// Damage.
@@ -124,14 +131,13 @@ impl Meta {
         page
     }
 
-    /// Reads the page size that a meta page claims, before anything is verified: how many bytes
-    /// `decode` needs. `None` when it is not a page size.
+    /// Reads the page size that a meta page of any version claims, before anything is verified: how
+    /// many bytes `decode` needs. `None` when it is not a page size.
     #[must_use]
     pub fn claimed_page_size(bytes: &[u8]) -> Option<usize> {
         let page_size = get_u32(bytes, 72) as usize;
-        let valid =
-            page_size.is_power_of_two() && (PAGE_SIZE_MIN..=PAGE_SIZE_MAX).contains(&page_size);
-        valid.then_some(page_size)
+        let is_size = (PAGE_SIZE_MIN..=META_PAGE_SIZE_MAX).contains(&page_size);
+        (is_size && page_size.is_power_of_two()).then_some(page_size)
     }
 
     /// Reads and verifies meta page `number` (0 or 1) from `page`, a whole page.
@@ -145,24 +151,20 @@ impl Meta {
         if magic != META_MAGIC {
             return Err(MetaError::Magic(magic));
         }
-        // A version of one more bit is damage, not a newer format, unless the checksum holds: but
-        // a newer format may have its checksum elsewhere, so the version is believed first.
-        let version = get_u32(page, 8);
         let (stored, computed) = (get_u32(page, CHECKSUM_OFFSET), checksum(page));
-        if version > FORMAT_VERSION && (stored == computed || version < 1 << 16) {
-            return Err(MetaError::Version(version));
-        }
         if stored != computed {
             return Err(MetaError::Damage(Damage::Checksum { structure, stored, computed }));
         }
-        if version == 0 {
-            return Err(damage("format version 0"));
+        match get_u32(page, 8) {
+            0 => return Err(damage("format version 0")),
+            version if version > FORMAT_VERSION => return Err(MetaError::Version(version)),
+            _ => {}
         }
         if get_u64(page, 16) & !FEATURES != 0 {
             return Err(MetaError::Features(get_u64(page, 16)));
         }
-        let page_size =
-            Meta::claimed_page_size(page).ok_or_else(|| damage("impossible page size"))?;
+        let page_size = Meta::claimed_page_size(page).filter(|&size| size <= PAGE_SIZE_MAX);
+        let page_size = page_size.ok_or_else(|| damage("impossible page size"))?;
         let meta = Meta {
             generation: get_u64(page, 24),
             lineage: Lineage {
@@ -184,7 +186,13 @@ impl Meta {
         if meta.page_number() != number {
             return Err(damage("the other meta page's bytes are in its place"));
         }
-        if !is_zero(&page[META_SIZE..]) {
+        if meta.generation > LSN_MAX || meta.checkpoint.0 > LSN_MAX {
+            return Err(damage("its generation or its checkpoint is above the limit"));
+        }
+        if meta.page_count > page_count_max(page_size) {
+            return Err(damage("it counts more pages than there can be"));
+        }
+        if !page.get(META_SIZE..).is_some_and(is_zero) {
             return Err(damage("reserved bytes are not zero"));
         }
         Ok(meta)
@@ -247,15 +255,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_newer_version_and_an_unknown_feature_are_told_from_damage() {
-        let mut page = sample().encode();
-        put_u32(&mut page, 8, 2);
-        assert_eq!(Meta::decode(&page, 1), Err(MetaError::Version(2)));
-        let mut page = sample().encode();
-        put_u64(&mut page, 16, 1 << 40);
+    fn stamped(mut page: Vec<u8>) -> Vec<u8> {
         let sum = checksum(&page);
         put_u32(&mut page, CHECKSUM_OFFSET, sum);
-        assert_eq!(Meta::decode(&page, 1), Err(MetaError::Features(1 << 40)));
+        page
+    }
+
+    #[test]
+    fn newer_version_and_unknown_features_are_believed_only_under_a_right_checksum() {
+        let mut page = sample().encode();
+        put_u32(&mut page, 8, 2);
+        assert!(matches!(
+            Meta::decode(&page, 1),
+            Err(MetaError::Damage(Damage::Checksum { structure: Structure::Meta(1), .. }))
+        ));
+        page[16..72].fill(0xee);
+        page[76..].fill(0xee);
+        assert_eq!(Meta::decode(&stamped(page), 1), Err(MetaError::Version(2)));
+        let mut page = sample().encode();
+        put_u64(&mut page, 16, 1 << 40);
+        assert!(matches!(Meta::decode(&page, 1), Err(MetaError::Damage(_))));
+        assert_eq!(Meta::decode(&stamped(page), 1), Err(MetaError::Features(1 << 40)));
+    }
+
+    #[test]
+    fn numbers_from_which_counting_would_overflow_are_refused() {
+        for offset in [24, 76, 80] {
+            let mut page = sample().encode();
+            page[offset..offset + 4].fill(0xff);
+            page[offset + 7] |= u8::from(offset != 76) << 7;
+            assert!(matches!(
+                Meta::decode(&stamped(page), 1),
+                Err(MetaError::Damage(Damage::Layout { .. }))
+            ));
+        }
     }
 }

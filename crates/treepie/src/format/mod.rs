@@ -11,6 +11,7 @@ pub mod change;
 pub mod checksum;
 pub mod compression;
 pub mod frame;
+pub mod heads;
 pub mod meta;
 pub mod node;
 pub mod overflow;

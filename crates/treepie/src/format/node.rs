@@ -33,7 +33,7 @@
 //! chosen when a page is built; a key without it makes the page be built again. A branch has at
 //! least one child. An empty leaf is valid only as a root, which `tree::check` knows.
 
-use std::{cmp::Ordering, hint::select_unpredictable};
+use std::cmp::Ordering;
 
 use crate::{
     error::{Damage, Structure},
@@ -43,8 +43,11 @@ use crate::{
 
 use super::{
     bytes::{get_u16, get_u32, get_u64, put_u16},
+    heads::lower_bound,
     page::{self, PAGE_HEADER_SIZE, PageKind},
 };
+
+pub use super::heads::{HEAD_SIZE, head_of};
 
 /// Offset of `prefix_len`.
 pub const PREFIX_LEN_OFFSET: usize = 24;
@@ -59,8 +62,6 @@ const _: () = assert!(RESERVED_OFFSET + 2 == PAGE_HEADER_SIZE);
 pub const LEAF: usize = 4;
 /// Bytes before the suffix in the cell of a branch.
 pub const BRANCH: usize = 2;
-/// Size of a head in bytes.
-pub const HEAD_SIZE: usize = 4;
 /// Size of a cell offset in bytes.
 pub const OFFSET_SIZE: usize = 2;
 /// Size of a child's page number in bytes.
@@ -69,8 +70,6 @@ pub const CHILD_SIZE: usize = 4;
 pub const OVERFLOW_FLAG: u16 = 1 << 15;
 /// What a leaf cell holds of a value in a run, in bytes.
 pub const OVERFLOW_VALUE_SIZE: usize = 16;
-/// Up to this many heads are counted one by one (in vector registers) instead of being halved.
-const LINEAR_COUNT_MAX: usize = 64;
 
 /// A leaf or branch page, read. `KIND` is [`LEAF`] or [`BRANCH`].
 ///
@@ -109,20 +108,6 @@ pub const fn heads_offset(prefix_len: usize) -> usize {
 #[must_use]
 pub const fn array_size(kind: usize) -> usize {
     HEAD_SIZE + OFFSET_SIZE + if kind == BRANCH { CHILD_SIZE } else { 0 }
-}
-
-/// Head of a suffix.
-#[inline(always)]
-#[must_use]
-pub fn head_of(suffix: &[u8]) -> u32 {
-    if let Some(first) = suffix.first_chunk() {
-        return u32::from_be_bytes(*first);
-    }
-    let mut head = [0; HEAD_SIZE];
-    for (to, from) in head.iter_mut().zip(suffix) {
-        *to = *from;
-    }
-    u32::from_be_bytes(head)
 }
 
 /// Makes a page an empty leaf: `page` is zero but for its page header.
@@ -235,7 +220,8 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
 
     /// The page from the cell of entry `i` on.
     #[inline(always)]
-    fn cell(&self, i: usize) -> &'a [u8] {
+    #[must_use]
+    pub fn cell(&self, i: usize) -> &'a [u8] {
         self.page.get(self.cell_offset(i)..).unwrap_or(&[])
     }
 
@@ -259,11 +245,19 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
     /// Finds `key`: `Ok` with its index, or `Err` with the index where it belongs.
     #[inline]
     pub fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.search_telling(key, |_| ())
+    }
+
+    /// As `search`; tells `near` which index it is at least, and nearly always, before it touches a
+    /// cell.
+    #[inline(always)]
+    pub fn search_telling(&self, key: &[u8], near: impl FnOnce(usize)) -> Result<usize, usize> {
         let Some(suffix) = key.strip_prefix(self.prefix) else {
             return Err(if key < self.prefix { 0 } else { self.len() });
         };
         let head = head_of(suffix);
         let start = lower_bound(self.heads, head);
+        near(start);
         match self.heads.get(start) {
             Some(found) if u32::from_le_bytes(*found) == head => self.search_cells(start, suffix),
             _ => Err(start),
@@ -295,19 +289,6 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
         }
         Err(low)
     }
-}
-
-/// Index of the first head that is not below `head`: without branches that depend on the heads.
-#[inline(always)]
-fn lower_bound(heads: &[[u8; HEAD_SIZE]], head: u32) -> usize {
-    let (mut base, mut rest) = (0, heads);
-    while rest.len() > LINEAR_COUNT_MAX {
-        let (low, high) = rest.split_at(rest.len() / 2);
-        let go_high = high.first().is_some_and(|h| u32::from_le_bytes(*h) < head);
-        base += select_unpredictable(go_high, low.len(), 0);
-        rest = select_unpredictable(go_high, high, low);
-    }
-    base + rest.iter().map(|h| usize::from(u32::from_le_bytes(*h) < head)).sum::<usize>()
 }
 
 impl<'a> Leaf<'a> {
@@ -509,17 +490,6 @@ mod tests {
             init_leaf(&mut page);
             assert_eq!(validate(&page), Ok(()));
             assert!(Leaf::new(&page).is_empty());
-        }
-    }
-
-    #[test]
-    fn lower_bound_equals_a_count_of_smaller_heads() {
-        for len in [0, 1, 2, 63, 64, 65, 127, 128, 129, 300, 815] {
-            let heads: Vec<_> = (0..len).map(|i: u32| (i / 3 * 2).to_le_bytes()).collect();
-            for head in 0..=len + 1 {
-                let expected = heads.iter().filter(|h| u32::from_le_bytes(**h) < head).count();
-                assert_eq!(lower_bound(&heads, head), expected, "{len} heads, {head}");
-            }
         }
     }
 }

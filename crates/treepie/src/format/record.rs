@@ -23,6 +23,12 @@
 //! The payload, not compressed: `change_count` page changes (see `change`), then annotations, each
 //! a length (u32) and that many bytes, which the engine does not interpret.
 //!
+//! **In every version** a record has at least 128 bytes, `magic`, `checksum` and `version` are where
+//! they are here, and the checksum is that of all its bytes; how many there are says what carries it
+//! (in a segment, the frame). So whether a record is whole is known before its version is looked at.
+//! One that is whole and has a newer version, or breaks a rule, was written like that: it is refused,
+//! wherever it stands, and is never taken for a torn write.
+//!
 //! The **chain hash** of a record is the XXH3-64 of all its stored bytes. It covers the hash of the
 //! record before it, so equal hashes mean equal histories. That of LSN 0 is the XXH3-64 of the
 //! database id and the lineage epoch (u64).
@@ -38,7 +44,7 @@ use crate::{
 };
 
 use super::{
-    bytes::{get_array, get_u16, get_u32, get_u64, is_zero},
+    bytes::{get_u16, get_u32, get_u64, is_zero},
     change::{PageChange, split_change},
     compression,
 };
@@ -48,7 +54,7 @@ pub use super::{
     sealed::{RecordBuilder, RecordMeta, SealedRecord},
 };
 
-/// Size of a record's header in bytes.
+/// Size of a record's header in bytes; a record of any version has at least as many.
 pub const RECORD_HEADER_SIZE: usize = 128;
 /// Format version of records.
 pub const RECORD_VERSION: u16 = 1;
@@ -127,6 +133,26 @@ pub(super) fn record_checksum(bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// Checks that a record is whole, whatever its version.
+///
+/// # Errors
+/// [`Damage`] when it is too short, or a byte changed.
+pub fn verify_checksum(bytes: &[u8]) -> Result<(), Damage> {
+    let structure = Structure::Record(claimed_lsn(bytes));
+    if bytes.len() < RECORD_HEADER_SIZE {
+        return Err(Damage::Short { structure, file_len: bytes.len() as u64 });
+    }
+    let (stored, computed) = (claimed_checksum(bytes), record_checksum(bytes));
+    if stored != computed {
+        return Err(Damage::Checksum { structure, stored, computed });
+    }
+    Ok(())
+}
+
+fn claimed_lsn(bytes: &[u8]) -> Lsn {
+    Lsn(get_u64(bytes, LSN_OFFSET))
+}
+
 /// The verified header of a record, and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
@@ -149,29 +175,43 @@ impl RecordHeader {
     /// Verifies the stored bytes of one whole record, except for the inside of its payload.
     ///
     /// # Errors
-    /// [`Damage`] when a byte changed or a rule is broken.
+    /// Those of [`verify_checksum`] and of [`decode`](RecordHeader::decode).
     pub fn verify(bytes: &[u8]) -> Result<RecordHeader, Damage> {
-        let structure = Structure::Record(Lsn(get_u64(bytes, LSN_OFFSET)));
-        if bytes.len() < RECORD_HEADER_SIZE {
-            return Err(Damage::Short { structure, file_len: bytes.len() as u64 });
-        }
-        let stored_len = get_u64(bytes, STORED_LEN_OFFSET);
-        if get_u32(bytes, 0) != MAGIC {
-            return Err(Damage::layout(structure, "its magic is missing"));
-        }
-        if stored_len > RECORD_LEN_MAX || stored_len != (bytes.len() - RECORD_HEADER_SIZE) as u64 {
-            return Err(Damage::layout(structure, "it has another length than its header says"));
-        }
-        let (stored, computed) = (get_u32(bytes, RECORD_CHECKSUM_OFFSET), record_checksum(bytes));
-        if stored != computed {
-            return Err(Damage::Checksum { structure, stored, computed });
-        }
-        RecordHeader::decode(bytes).map_err(|what| Damage::layout(structure, what))
+        verify_checksum(bytes)?;
+        RecordHeader::decode(bytes, claimed_lsn(bytes))
     }
 
-    fn decode(bytes: &[u8]) -> Result<RecordHeader, &'static str> {
-        if get_u16(bytes, VERSION_OFFSET) != RECORD_VERSION {
-            return Err("unknown format version");
+    /// Reads the header of the record `lsn`, whose checksum was verified.
+    ///
+    /// # Errors
+    /// [`Damage::Version`] when its version is newer, [`Damage::Layout`] when a rule is broken. Either
+    /// way the bytes are what was written.
+    pub fn decode(bytes: &[u8], lsn: Lsn) -> Result<RecordHeader, Damage> {
+        let structure = Structure::Record(lsn);
+        let version = get_u16(bytes, VERSION_OFFSET);
+        if version > RECORD_VERSION {
+            let (found, supported) = (version.into(), RECORD_VERSION.into());
+            return Err(Damage::Version { structure, found, supported });
+        }
+        match RecordHeader::decode_fields(bytes) {
+            Ok(header) if header.lsn != lsn => {
+                Err(Damage::layout(structure, "it has the number of another record"))
+            }
+            decoded => decoded.map_err(|what| Damage::layout(structure, what)),
+        }
+    }
+
+    fn decode_fields(bytes: &[u8]) -> Result<RecordHeader, &'static str> {
+        if get_u32(bytes, 0) != MAGIC {
+            return Err("its magic is missing");
+        }
+        if get_u16(bytes, VERSION_OFFSET) == 0 {
+            return Err("format version 0");
+        }
+        let stored_len = get_u64(bytes, STORED_LEN_OFFSET);
+        let is_len = bytes.len().checked_sub(RECORD_HEADER_SIZE).map(|len| len as u64);
+        if stored_len > RECORD_LEN_MAX || is_len != Some(stored_len) {
+            return Err("it has another length than its header says");
         }
         let flags = bytes[FLAGS_OFFSET];
         if flags & !FLAG_LZ4 != 0 {
@@ -371,7 +411,7 @@ impl Record<'_> {
 /// The checksum that the record which begins here carries; not verified.
 #[must_use]
 pub fn claimed_checksum(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes(get_array(bytes, RECORD_CHECKSUM_OFFSET))
+    get_u32(bytes, RECORD_CHECKSUM_OFFSET)
 }
 
 #[cfg(test)]

@@ -7,13 +7,17 @@
 //! |     12 |    4 | `checksum`    | CRC-32 of the block but these 4 bytes                       |
 //! |     16 |   16 | `database_id` | Refuses a segment of another database                       |
 //! |     32 |    8 | `epoch`       | Lineage epoch: refuses a segment of another lineage         |
-//! |     40 |    8 | `first_lsn`   | LSN of the first record; also the name of the file          |
+//! |     40 |    8 | `first_lsn`   | LSN of the first record, also the name of the file; at most 2^63 |
 //! |     48 |    8 | `incarnation` | Random, one per life of the file; its frames repeat it      |
 //! |     56 |    8 | `chain`       | Chain hash of the record before `first_lsn`                 |
 //! |     64 |    8 | `segment_len` | Length of the file when begun, a multiple of 4 KiB          |
 //! |     72 | 4024 | `reserved`    | Zero; anything else is corruption                           |
 //!
-//! The header goes out in the same write as the first records. A file whose header is not valid,
+//! In every version the first 16 bytes are laid out like this, and the checksum is that of this one
+//! block. A header whose checksum holds is what was written: one with a newer version, or one that
+//! breaks a rule, is refused.
+//!
+//! The header goes out in the same write as the first records. A file whose header is not whole,
 //! or names another first LSN than the file does, holds no records of this life. Closing the
 //! database cuts the newest segment off behind its last record, so the file may be shorter than
 //! `segment_len`.
@@ -21,6 +25,7 @@
 use crate::{
     error::{Damage, Structure},
     ids::{DatabaseId, Lsn},
+    limits::LSN_MAX,
 };
 
 use super::{
@@ -83,25 +88,20 @@ impl SegmentHeader {
         block
     }
 
-    /// Reads and verifies a stored block.
+    /// Reads a block whose checksum was verified.
     ///
     /// # Errors
-    /// [`Damage`] when the block is short, is no segment header, changed, or breaks a rule.
-    pub fn parse(block: &[u8]) -> Result<SegmentHeader, Damage> {
-        let Some(block) = block.first_chunk::<SEGMENT_HEADER_SIZE>() else {
-            let file_len = block.len() as u64;
-            return Err(Damage::Short { structure: Structure::Segment, file_len });
-        };
-        let layout = |what| Err(Damage::layout(Structure::Segment, what));
-        if get_array::<8>(block, 0) != MAGIC {
-            return layout("its magic is missing");
-        }
-        let (stored, computed) = (get_u32(block, CHECKSUM_OFFSET), block_checksum(block));
-        if stored != computed {
-            return Err(Damage::Checksum { structure: Structure::Segment, stored, computed });
-        }
-        if get_u32(block, VERSION_OFFSET) != SEGMENT_VERSION {
-            return layout("unknown format version");
+    /// [`Damage::Version`] when its version is newer, [`Damage::Layout`] when a rule is broken. Either
+    /// way the bytes are what was written.
+    pub fn decode(block: &[u8]) -> Result<SegmentHeader, Damage> {
+        let (block, structure) = (header_block(block)?, Structure::Segment);
+        let layout = |what| Err(Damage::layout(structure, what));
+        match get_u32(block, VERSION_OFFSET) {
+            0 => return layout("format version 0"),
+            found if found > SEGMENT_VERSION => {
+                return Err(Damage::Version { structure, found, supported: SEGMENT_VERSION });
+            }
+            _ => {}
         }
         if !is_zero(&block[RESERVED_OFFSET..]) {
             return layout("reserved bytes are not zero");
@@ -114,18 +114,32 @@ impl SegmentHeader {
             chain: get_u64(block, CHAIN_OFFSET),
             segment_len: get_u64(block, SEGMENT_LEN_OFFSET),
         };
-        if header.first_lsn == Lsn(0) {
-            return layout("LSN 0 is no record");
+        if !(1..=LSN_MAX).contains(&header.first_lsn.0) {
+            return layout("its first LSN is not possible");
         }
         Ok(header)
     }
 }
 
-/// Format version of a block that begins like a segment header; known before it is verified, since
-/// a newer version may be laid out in another way.
-#[must_use]
-pub fn claimed_version(block: &[u8]) -> Option<u32> {
-    (get_array::<8>(block, 0) == MAGIC).then(|| get_u32(block, VERSION_OFFSET))
+/// Checks that a block is a whole segment header, whatever its version.
+///
+/// # Errors
+/// [`Damage`] when it is short, is none, or a byte changed.
+pub fn verify_checksum(block: &[u8]) -> Result<(), Damage> {
+    let block = header_block(block)?;
+    if get_array::<8>(block, 0) != MAGIC {
+        return Err(Damage::layout(Structure::Segment, "its magic is missing"));
+    }
+    let (stored, computed) = (get_u32(block, CHECKSUM_OFFSET), block_checksum(block));
+    if stored != computed {
+        return Err(Damage::Checksum { structure: Structure::Segment, stored, computed });
+    }
+    Ok(())
+}
+
+fn header_block(block: &[u8]) -> Result<&[u8; SEGMENT_HEADER_SIZE], Damage> {
+    let file_len = block.len() as u64;
+    block.first_chunk().ok_or(Damage::Short { structure: Structure::Segment, file_len })
 }
 
 fn block_checksum(block: &[u8; SEGMENT_HEADER_SIZE]) -> u32 {
@@ -137,6 +151,10 @@ fn block_checksum(block: &[u8; SEGMENT_HEADER_SIZE]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(block: &[u8]) -> Result<SegmentHeader, Damage> {
+        verify_checksum(block).and_then(|()| SegmentHeader::decode(block))
+    }
 
     fn header() -> SegmentHeader {
         SegmentHeader {
@@ -163,7 +181,7 @@ mod tests {
         assert_eq!(block[56..64], [0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31]);
         assert_eq!(block[64..72], [0, 0, 4, 0, 0, 0, 0, 0]);
         assert!(is_zero(&block[72..]));
-        assert_eq!(SegmentHeader::parse(&block), Ok(header()));
+        assert_eq!(parse(&block), Ok(header()));
     }
 
     #[test]
@@ -171,9 +189,9 @@ mod tests {
         let mut block = header().encode();
         for bit in 0..block.len() * 8 {
             block[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::parse(&block).is_err(), "bit {bit}");
+            assert!(parse(&block).is_err(), "bit {bit}");
             block[bit / 8] ^= 1 << (bit % 8);
         }
-        assert!(SegmentHeader::parse(&block[..4095]).is_err());
+        assert!(parse(&block[..4095]).is_err());
     }
 }

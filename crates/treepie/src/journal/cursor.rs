@@ -12,6 +12,9 @@
 //! 3. Otherwise no sync that covered `m` has returned: a torn tail, which is dropped. A valid record
 //!    above `m` may well exist, since the disk may store the blocks of unsynced writes in any order.
 //!
+//! A record that is there, its frame and its checksum valid, never ends the walk: when its version is
+//! newer, or it breaks a rule, that is an error. No torn write looks like that.
+//!
 //! So the records of the very last synced write cannot be told from a torn tail, should they rot:
 //! nothing was written after their sync that could vouch for them.
 

@@ -9,7 +9,7 @@ use crate::{
         bytes::get_u64,
         segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::Ordering,
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 /// as long, up to the limit.
 const FIRST_LEN: u64 = 256 << 10;
 /// Groups of this length or more get segments that are allocated but not zeroed, in bytes.
-const LONG_GROUP_LEN: u64 = 4 << 20;
+const LONG_GROUP_LEN: u64 = 128 << 10;
 /// Shortest segment: its header and one block.
 const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
 
@@ -105,9 +105,8 @@ impl Shared {
         shelf.wanted = None;
         let spare = Spare { number: shelf.take_number(), len: len_min };
         drop(shelf);
-        let never = AtomicBool::new(false);
         let (disk, dir) = (&*self.config.disk, &self.config.dir);
-        let made = prepare_spare(disk, dir, spare, is_zeroing, &never)?;
+        let made = prepare_spare(disk, dir, spare, is_zeroing, None)?;
         Ok(made.expect("nothing stops it"))
     }
 
@@ -144,7 +143,7 @@ pub fn prepare_spares(shared: &Arc<Shared>) {
         drop(shelf);
         let config = &shared.config;
         let (disk, dir) = (&*config.disk, &config.dir);
-        let made = prepare_spare(disk, dir, spare, is_zeroing, &shared.is_closing);
+        let made = prepare_spare(disk, dir, spare, is_zeroing, Some(&shared.is_closing));
         shelf = shared.shelf.lock();
         shelf.preparing = None;
         match made {

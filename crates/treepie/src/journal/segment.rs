@@ -2,6 +2,10 @@
 //!
 //! A segment is named after the LSN of its first record, as 20 digits: `<first LSN>.seg`. It is
 //! read through a window of at least 1 MiB, so that a walk over its records makes few calls.
+//!
+//! Bytes whose checksum does not hold may be a torn write, or stale: whether that is damage is for
+//! the `cursor` to say, and they come back as an inner error. Bytes whose checksum holds, and that
+//! break a rule or have a newer version, are no torn write: they are an error at once.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,14 +17,11 @@ use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
         frame::{FRAME_ALIGN, FRAME_SIZE, Frame, has_magic},
-        record::{RECORD_HEADER_SIZE, Record, RecordHeader, claimed_checksum},
-        segment::{
-            JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_VERSION, SegmentHeader,
-            claimed_version,
-        },
+        record::{self, RECORD_HEADER_SIZE, Record, RecordHeader, claimed_checksum},
+        segment::{self, JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
     ids::Lsn,
-    limits::RECORD_LEN_MAX,
+    limits::{LSN_MAX, RECORD_LEN_MAX},
 };
 
 const BLOCK: u64 = JOURNAL_BLOCK_SIZE as u64;
@@ -35,17 +36,28 @@ pub fn segment_name(first: Lsn) -> String {
 }
 
 /// First LSN of the segments in the folder, ascending. Other files are left alone.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a segment whose name is no LSN that a record can have.
 pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Lsn>> {
     let names = disk.list(dir).map_err(Error::io("list", dir))?;
-    let mut segments: Vec<Lsn> = names.iter().filter_map(|name| parse_name(name)).collect();
+    let mut segments = Vec::new();
+    for name in &names {
+        let Some(digits) = segment_digits(name) else { continue };
+        let first = digits.parse().ok().filter(|first| (1..=LSN_MAX).contains(first));
+        let impossible = "its name is no LSN that a record can have";
+        let what = Damage::layout(Structure::Segment, impossible);
+        let refused = || Error::Corrupt { file: dir.join(name), offset: 0, what };
+        segments.push(Lsn(first.ok_or_else(refused)?));
+    }
     segments.sort_unstable();
     Ok(segments)
 }
 
-fn parse_name(name: &str) -> Option<Lsn> {
+fn segment_digits(name: &str) -> Option<&str> {
     let digits = name.strip_suffix(".seg")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| digits.parse().ok().map(Lsn))?
+    is_number.then_some(digits)
 }
 
 /// The next multiple of 8.
@@ -90,7 +102,7 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// Opens a segment and reads its header, which need not be valid.
+    /// Opens a segment and reads its header, which need not be whole.
     pub fn open(disk: &dyn Disk, dir: &Path, first_lsn: Lsn) -> Result<SegmentReader> {
         let path = dir.join(segment_name(first_lsn));
         let file = disk.open(&path, OpenMode::ReadOnly).map_err(Error::io("open", &path))?;
@@ -107,15 +119,15 @@ impl SegmentReader {
             self.header = Err(Damage::Short { structure: Structure::Segment, file_len });
             return Ok(());
         };
-        if let Some(found) = claimed_version(block).filter(|&found| found > SEGMENT_VERSION) {
-            let file = self.path.clone();
-            return Err(Error::UnsupportedVersion { file, found, supported: SEGMENT_VERSION });
-        }
-        self.header = match SegmentHeader::parse(block) {
-            Ok(header) if header.first_lsn != self.first_lsn => {
-                Err(Damage::layout(Structure::Segment, "it is that of another segment"))
-            }
-            parsed => parsed,
+        self.header = match segment::verify_checksum(block) {
+            Err(damage) => Err(damage),
+            Ok(()) => match SegmentHeader::decode(block) {
+                Ok(header) if header.first_lsn != self.first_lsn => {
+                    Err(Damage::layout(Structure::Segment, "it is that of another segment"))
+                }
+                Ok(header) => Ok(header),
+                Err(what) => return Err(Error::refused(&self.path, 0, what)),
+            },
         };
         Ok(())
     }
@@ -145,7 +157,7 @@ impl SegmentReader {
     }
 
     /// The record `lsn`, whose frame is at the next multiple of 8 or of 4 KiB from `offset` on.
-    /// The inner error is that of the first place.
+    /// The inner error is that of the first place: no whole record is there.
     pub fn find(&mut self, offset: u64, lsn: Lsn) -> Result<Result<Found, Damage>> {
         let near = align_frame(offset);
         let far = align_block(offset);
@@ -172,19 +184,20 @@ impl SegmentReader {
         let record_len = u64::from(frame.record_len);
         let len_max = RECORD_HEADER_SIZE as u64 + RECORD_LEN_MAX;
         if !(RECORD_HEADER_SIZE as u64..=len_max).contains(&record_len) {
-            return damaged("its length is not possible");
+            let what = Damage::layout(Structure::Record(lsn), "its length is not possible");
+            return Err(self.corrupt(offset, what));
         }
         let len = usize::try_from(record_len).unwrap_or(usize::MAX);
         let Some(bytes) = self.window.bytes(offset, len)? else {
             return damaged("the file ends inside it");
         };
-        Ok(match RecordHeader::verify(bytes) {
-            Ok(found) if found.lsn() != lsn => {
-                return damaged("another record is behind its frame");
-            }
-            Ok(header) => Ok(Found { offset, len, header, vouches_for: frame.vouches_for() }),
-            Err(damage) => Err(damage),
-        })
+        if let Err(damage) = record::verify_checksum(bytes) {
+            return Ok(Err(damage));
+        }
+        match RecordHeader::decode(bytes, lsn) {
+            Ok(header) => Ok(Ok(Found { offset, len, header, vouches_for: frame.vouches_for() })),
+            Err(what) => Err(Error::refused(&self.path, offset, what)),
+        }
     }
 
     /// The bytes of a record that was found.

@@ -7,16 +7,23 @@
 //! is not ready, and is removed by the next recovery. A recycled segment keeps its old bytes: its
 //! frames carry another incarnation.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Error, Result},
     ids::Lsn,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
 };
 
 const ZEROS_LEN: usize = 1 << 20;
+/// Pause after each such piece in the background, about 250 MB/s: syncs of commits go between.
+const ZEROS_PAUSE: Duration = Duration::from_millis(4);
+/// Highest number of a spare that is taken for one: counting on from there cannot overflow.
+const NUMBER_MAX: u64 = 1 << 63;
 
 /// A file that is ready to become a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +101,7 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
         let Some(rest) = name.strip_prefix("spare-") else { continue };
         let path = dir.join(&name);
         let number = rest.strip_suffix(".seg").and_then(|number| number.parse().ok());
-        let Some(number) = number.filter(|&number| number < u64::MAX) else {
+        let Some(number) = number.filter(|&number| number <= NUMBER_MAX) else {
             if rest.ends_with(".new") {
                 disk.remove(&path).map_err(Error::io("remove", path))?;
             }
@@ -108,14 +115,14 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
     Ok(())
 }
 
-/// Makes a spare of `len` bytes, synced, zeroed or only allocated. `None` when told to stop in
-/// between. When it fails, what there is of it is removed: a full disk has other uses for it.
+/// Makes a spare of `len` bytes, synced, zeroed or only allocated. With `stop` it takes its time, and
+/// returns `None` when told to stop in between. When it fails, what there is of it is removed: a full disk has other uses for it.
 pub fn prepare_spare(
     disk: &dyn Disk,
     dir: &Path,
     spare: Spare,
     is_zeroing: bool,
-    stop: &AtomicBool,
+    stop: Option<&AtomicBool>,
 ) -> Result<Option<Spare>> {
     let path = dir.join(format!("spare-{}.new", spare.number));
     let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
@@ -137,17 +144,21 @@ fn fill(
     path: &Path,
     file_len: u64,
     is_zeroing: bool,
-    stop: &AtomicBool,
+    stop: Option<&AtomicBool>,
 ) -> Result<bool> {
     file.allocate(file_len).map_err(Error::io("allocate", path))?;
     let zeros = vec![0; ZEROS_LEN];
     let mut offset = if is_zeroing { 0 } else { file_len };
     while offset < file_len {
-        if stop.load(Ordering::Relaxed) {
+        if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             return Ok(false);
         }
         let len = usize::try_from(file_len - offset).unwrap_or(usize::MAX).min(ZEROS_LEN);
         file.write_at(offset, &zeros[..len]).map_err(Error::io("write", path))?;
+        if stop.is_some() {
+            file.start_writeback(offset, len as u64).map_err(Error::io("write out", path))?;
+            thread::sleep(ZEROS_PAUSE);
+        }
         offset += len as u64;
     }
     file.sync_data().map_err(Error::io("sync", path))?;

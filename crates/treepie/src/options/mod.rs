@@ -1,6 +1,10 @@
 //! Options: what an embedder may choose when it opens a database, with the defaults and why.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use crate::{
     disk::{Disk, RealDisk},
@@ -61,7 +65,7 @@ impl Options {
             create: false,
             page_size: None,
             application: None,
-            versions_memory: default_versions_memory(),
+            versions_memory: *DEFAULT_VERSIONS_MEMORY,
             scratch_memory: 8 << 30,
             map_size: 256 << 30,
             readers_max: 4096,
@@ -234,8 +238,9 @@ impl fmt::Debug for Options {
     }
 }
 
-/// A quarter of the machine's memory, at most 1 GiB; 256 MiB where it cannot be found out.
-fn default_versions_memory() -> usize {
+/// A quarter of the machine's memory, at most 1 GiB; 256 MiB where it cannot be found out. Asked
+/// once: it would be a tenth of what opening a small database takes.
+static DEFAULT_VERSIONS_MEMORY: LazyLock<usize> = LazyLock::new(|| {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = text
         .lines()
@@ -243,4 +248,4 @@ fn default_versions_memory() -> usize {
         .and_then(|rest| rest.trim().strip_suffix("kB"))
         .and_then(|number| number.trim().parse::<usize>().ok());
     kib.map_or(256 * MIB, |kib| (kib * 1024 / 4).min(1024 * MIB))
-}
+});

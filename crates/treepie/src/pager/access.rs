@@ -1,10 +1,16 @@
 //! What a tree asks of its pages. Snapshots implement [`PageRead`], write transactions both.
 
+pub use super::map::prefetch_lines;
+
 use crate::{
     error::Result,
     format::{blocks::ChangedBlocks, page::PageKind},
     ids::{PageId, TreeId},
 };
+
+/// Bytes at the front of a page that a look into a leaf of middling entries reads: header, prefix,
+/// heads, cell offsets.
+pub const FRONT_LEN: usize = 5 * 64;
 
 /// Reads pages of one state of the database.
 ///
@@ -21,6 +27,16 @@ pub trait PageRead {
     /// [`Corrupt`](crate::Error::Corrupt) when the page is damaged, is of another kind, or lies
     /// past the end of the file.
     fn page(&self, id: PageId) -> Result<&[u8]>;
+
+    /// As `page`, for a leaf: where bytes come from memory that is far away, its front is fetched
+    /// as a whole.
+    ///
+    /// # Errors
+    /// As `page`.
+    #[inline(always)]
+    fn leaf(&self, id: PageId) -> Result<&[u8]> {
+        self.page(id)
+    }
 
     /// The bytes of the value in the run that begins at `id`: `value_len` of them.
     ///

@@ -25,6 +25,7 @@
 #![allow(unsafe_code, reason = "lock-free chains of versions that readers follow by pointer")]
 
 use std::{
+    collections::VecDeque,
     fmt,
     ptr::{NonNull, null_mut},
 };
@@ -74,8 +75,9 @@ struct Chains {
     node_slabs: Vec<Box<[Node]>>,
     /// Chunks that exist, and how many of their chains are not empty.
     chunks: std::collections::HashMap<usize, (NonNull<Chunk>, usize)>,
-    /// Pages whose chain became not empty since `take_dirty`.
-    dirty: Vec<PageId>,
+    /// Pages whose chain became not empty and that `take_dirty` did not return since, in the order
+    /// in which they became so.
+    dirty: VecDeque<PageId>,
     limbo: Vec<Unlinked>,
     /// What an old reader still needed when it was looked at last.
     held: Vec<Unlinked>,
@@ -107,7 +109,7 @@ impl Directory {
                 nodes_free: Vec::new(),
                 node_slabs: Vec::new(),
                 chunks: std::collections::HashMap::new(),
-                dirty: Vec::new(),
+                dirty: VecDeque::new(),
                 limbo: Vec::new(),
                 held: Vec::new(),
                 held_looked_at: 0,
@@ -267,18 +269,25 @@ impl Change<'_> {
         !empty
     }
 
+    /// Whether a page has versions that are not only in the file.
+    pub fn is_chain(&mut self, page: PageId) -> bool {
+        !self.chunk(page).slots[page.0 as usize % CHUNK_LEN].load(Relaxed).is_null()
+    }
+
     fn unlink(&mut self, node: NonNull<Node>, from: Lsn, until: Lsn) {
         self.chains.version_count -= 1;
         // The epoch is filled in when the change ends.
         self.chains.limbo.push(Unlinked { node, from, until, epoch: 0 });
     }
 
-    /// Pages whose chains are not empty and that no earlier call returned.
-    pub fn take_dirty(&mut self) -> Vec<PageId> {
-        std::mem::take(&mut self.chains.dirty)
+    /// At most `count_max` pages whose chains are not empty and that no earlier call returned, those
+    /// first that have been so for the longest time.
+    pub fn take_dirty(&mut self, count_max: usize) -> Vec<PageId> {
+        let count = count_max.min(self.chains.dirty.len());
+        self.chains.dirty.drain(..count).collect()
     }
 
-    /// Gives pages back that the checkpoint could not finish.
+    /// Gives pages back that the checkpoint could not finish, or that were changed again.
     pub fn keep_dirty(&mut self, pages: impl IntoIterator<Item = PageId>) {
         self.chains.dirty.extend(pages);
     }
@@ -354,7 +363,7 @@ impl Change<'_> {
         let (chunk, live) = self.chains.chunks.get_mut(&index).expect("the chunk was just made");
         *live += 1;
         self.directory.table[index].store(chunk.as_ptr(), Release);
-        self.chains.dirty.push(page);
+        self.chains.dirty.push_back(page);
     }
 
     fn chain_ends(&mut self, page: PageId) {

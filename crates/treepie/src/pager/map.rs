@@ -135,11 +135,11 @@ impl MapCell {
     }
 }
 
-/// Asks the processor for the lines that a scan of a page touches first.
+/// Asks the processor for the lines that hold these bytes.
 #[inline(always)]
 pub fn prefetch_lines(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64).take(6) {
+    for line in bytes.chunks(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch has no effect but on caches, for any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };

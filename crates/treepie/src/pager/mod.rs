@@ -12,3 +12,4 @@ pub mod space;
 pub mod store;
 mod version;
 mod zeroed;
+mod zone;

@@ -79,7 +79,7 @@ impl World {
         let change = self.directory.change(&self.registry);
         let reader = change.add_oldest_reader(0, Location::caller()).expect("a slot is free");
         drop(change);
-        let pages = self.directory.change(&self.registry).take_dirty();
+        let pages = self.directory.change(&self.registry).take_dirty(usize::MAX);
         for page in pages {
             if let Found::Version(lsn, bytes) = self.directory.find(page, reader.lsn()) {
                 check_bytes(bytes, page.0, lsn.0);

@@ -1,7 +1,8 @@
 //! Frames: page-sized pieces of memory for versions of pages, recycled and already touched.
 //!
 //! Memory that is touched for the first time costs 10–17 µs a page, so frames are cut from slabs of
-//! 4 MiB that are never given back while the database is open, and handed out last-in first-out.
+//! 4 MiB that are never given back while the database is open, and handed out last-in first-out. A
+//! thread that looks after it touches slabs ahead of need ([`Pool::prepare`]).
 //! When the memory bound is reached, frames come from an unlinked scratch file that is mapped; when
 //! its bound is reached too, the transaction that asks is refused. Runs of several pages (large
 //! values) are allocated one by one under the same bounds.
@@ -30,6 +31,10 @@ use crate::{
 const SLAB_SIZE: usize = 4 << 20;
 const SCRATCH_SLAB_SIZE: usize = 16 << 20;
 const RUN_ALIGN: usize = 64;
+/// Bytes on the shelf below which another slab is wanted ahead of need.
+const AHEAD: usize = 2 * SLAB_SIZE;
+/// What is written to touch a slab: at least one byte of each page of the machine.
+const TOUCH_STEP: usize = 4096;
 
 /// Where the memory of a frame comes from, hence where it goes back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,9 @@ pub struct Pool {
     memory_used: AtomicUsize,
     /// Bytes handed out, from scratch files.
     scratch_used: AtomicUsize,
+    /// Bytes of pages on the shelf, and of all slabs.
+    shelf_len: AtomicUsize,
+    slabs_len: AtomicUsize,
     shelves: LeafMutex<Shelves>,
 }
 
@@ -132,6 +140,8 @@ impl Pool {
             scratch_dir,
             memory_used: AtomicUsize::new(0),
             scratch_used: AtomicUsize::new(0),
+            shelf_len: AtomicUsize::new(0),
+            slabs_len: AtomicUsize::new(0),
             shelves: LeafMutex::default(),
         }
     }
@@ -160,9 +170,11 @@ impl Pool {
         let mut shelves = self.shelves.lock();
         if self.memory_used() + self.page_size <= self.limits.memory_max {
             if shelves.free.is_empty() {
-                self.add_slab(&mut shelves)?;
+                let slab = self.map_slab()?;
+                self.add_slab(&mut shelves, slab);
             }
             if let Some(data) = shelves.free.pop() {
+                self.shelf_len.fetch_sub(self.page_size, Ordering::Relaxed);
                 self.memory_used.fetch_add(self.page_size, Ordering::Relaxed);
                 return Ok(Frame { data, len: self.page_size, origin: Origin::Slab });
             }
@@ -170,17 +182,47 @@ impl Pool {
         self.scratch_page(&mut shelves)
     }
 
-    fn add_slab(&self, shelves: &mut Shelves) -> Result<()> {
+    /// Whether [`Pool::prepare`] has something to do: few pages are on the shelf, and the bound
+    /// allows more.
+    #[inline]
+    pub fn is_low(&self) -> bool {
+        // A database that changes little takes little: the first slab is there on demand.
+        let ahead = AHEAD.min(self.slabs_len.load(Ordering::Relaxed) / 2);
+        self.shelf_len.load(Ordering::Relaxed) < ahead
+            && self.slabs_len.load(Ordering::Relaxed) + SLAB_SIZE <= self.limits.memory_max
+    }
+
+    /// Adds a slab whose memory is touched, where [`is_low`](Pool::is_low): the first touch costs
+    /// more than all else that a transaction does with a page.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system has no memory.
+    pub fn prepare(&self) -> Result<()> {
+        while self.is_low() {
+            let mut slab = self.map_slab()?;
+            slab.iter_mut().step_by(TOUCH_STEP).for_each(|byte| *byte = 1);
+            self.add_slab(&mut self.shelves.lock(), slab);
+        }
+        Ok(())
+    }
+
+    fn map_slab(&self) -> Result<MmapMut> {
         let slab_size = SLAB_SIZE.min(self.limits.memory_max.max(self.page_size));
-        let mut slab =
+        let slab =
             MmapMut::map_anon(slab_size).map_err(Error::io("map memory for", &self.scratch_dir))?;
         // Fewer, larger pages: one fault for 2 MiB, and fewer misses of the translation cache. A
         // system that does not have them does without.
         #[cfg(target_os = "linux")]
         let _ = slab.advise(memmap2::Advice::HugePage);
-        push_pages(&mut shelves.free, slab.as_mut_ptr(), slab_size, self.page_size);
+        Ok(slab)
+    }
+
+    fn add_slab(&self, shelves: &mut Shelves, mut slab: MmapMut) {
+        let len = slab.len();
+        push_pages(&mut shelves.free, slab.as_mut_ptr(), len, self.page_size);
         shelves.slabs.push(slab);
-        Ok(())
+        self.shelf_len.fetch_add(len / self.page_size * self.page_size, Ordering::Relaxed);
+        self.slabs_len.fetch_add(len, Ordering::Relaxed);
     }
 
     #[cold]
@@ -248,6 +290,7 @@ impl Pool {
         match frame.origin {
             Origin::Slab => {
                 self.memory_used.fetch_sub(frame.len, Ordering::Relaxed);
+                self.shelf_len.fetch_add(frame.len, Ordering::Relaxed);
                 self.shelves.lock().free.push(frame.data);
             }
             Origin::Scratch => {

@@ -54,6 +54,20 @@ pub struct Registry {
     epoch: AtomicU64,
     /// Counts readers that ended.
     ended: AtomicU64,
+    #[cfg(test)]
+    stopped: LeafMutex<Stopped>,
+}
+
+/// A reader that a test has stopped inside [`Registry::add`].
+#[cfg(test)]
+#[derive(Debug, Default)]
+enum Stopped {
+    #[default]
+    Nobody,
+    /// It has read the visible LSN, and shows nothing yet: not before so many scans to come.
+    BeforeItShows { lsn: Lsn, scans: u32 },
+    /// It shows that LSN, and has not looked again.
+    Showing(ReaderSlot),
 }
 
 /// A registered reader. It must be given back with [`Registry::remove`].
@@ -99,6 +113,8 @@ impl Registry {
             visible: AtomicU64::new(visible.0),
             epoch: AtomicU64::new(1),
             ended: AtomicU64::new(0),
+            #[cfg(test)]
+            stopped: LeafMutex::default(),
         }
     }
 
@@ -204,6 +220,8 @@ impl Registry {
 
     /// The lowest LSN that is read now or may be read by a reader to come.
     pub fn oldest(&self) -> Lsn {
+        #[cfg(test)]
+        self.show_stopped_reader();
         let visible = self.visible.load(SeqCst);
         Lsn(self.lsns().map(|lsn| lsn.0).min().map_or(visible, |lsn| lsn.min(visible)))
     }
@@ -238,6 +256,36 @@ impl Registry {
                 location: *slot.location.lock(),
             })
         })
+    }
+}
+
+#[cfg(test)]
+impl Registry {
+    /// Stops a reader inside its registration, when it has read `lsn` as the visible one: its slot
+    /// shows that only after `scans` more scans for the oldest reader.
+    pub fn stop_reader(&self, lsn: Lsn, scans: u32) {
+        *self.stopped.lock() = Stopped::BeforeItShows { lsn, scans };
+    }
+
+    /// Lets that reader go on: it sees that its LSN is not the visible one any more. (It takes the
+    /// visible one, and ends.)
+    pub fn release_reader(&self) {
+        match std::mem::take(&mut *self.stopped.lock()) {
+            Stopped::Showing(reader) => self.remove(&reader),
+            other => panic!("no scan has seen the reader: {other:?}"),
+        }
+    }
+
+    fn show_stopped_reader(&self) {
+        let mut stopped = self.stopped.lock();
+        if let Stopped::BeforeItShows { lsn, scans } = &mut *stopped {
+            if *scans == 0 {
+                let slot = self.add_at(*lsn, 0, Location::caller()).expect("a slot is free");
+                *stopped = Stopped::Showing(slot);
+            } else {
+                *scans -= 1;
+            }
+        }
     }
 }
 

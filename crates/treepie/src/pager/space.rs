@@ -1,11 +1,13 @@
 //! The space map: which pages are used, mirrored in memory from the bitmap pages.
 //!
-//! One bit per page (16 MiB of memory for a file of 1 TiB), and for each zone of 4,096 pages how many
-//! are free, so that a search passes over full zones. Allocation takes the lowest free page or the
-//! lowest run that is long enough: files stay compact, and neighbours are written together. Only the
-//! writer has the map; it tells a transaction which bitmap pages to change.
+//! One bit per page (16 MiB of memory for a file of 1 TiB), and for each zone of 4,096 pages a summary
+//! of its free runs (`zone`), so that a search looks only at zones that can help. Allocation takes the
+//! lowest free page or the lowest run that is long enough: files stay compact, and neighbours are
+//! written together. Only the writer has the map; it tells a transaction which bitmap pages to change.
 //!
 //! Allocating a used page and freeing a free one are our own errors: asserted, always.
+
+use std::ops::Range;
 
 use crate::{
     format::bitmap::{GROUPS_PER_REGION, is_fixed, pages_per_group, pages_per_region},
@@ -13,7 +15,7 @@ use crate::{
     limits::PAGE_COUNT_MAX,
 };
 
-const ZONE_WORDS: usize = 64;
+use super::zone::{self, ZONE_WORDS, Zone};
 
 /// Used and free pages.
 #[derive(Debug)]
@@ -21,8 +23,8 @@ pub struct Space {
     page_size: usize,
     /// Bit set: used. Pages beyond are free.
     words: Vec<u64>,
-    /// Free pages of each zone of 64 words.
-    zones: Vec<u16>,
+    /// What each zone of 64 words has free.
+    zones: Vec<Zone>,
     /// No free page is below this word.
     first_free_word: usize,
     /// Groups whose bitmap pages exist.
@@ -107,13 +109,13 @@ impl Space {
         self.words.resize(words, 0);
         self.zones.truncate(whole_zones);
         for zone in whole_zones..words.div_ceil(ZONE_WORDS) {
-            self.zones.push(self.count_zone(zone));
+            self.zones.push(Zone::new(&self.words[self.zone_words(zone)]));
         }
     }
 
-    fn count_zone(&self, zone: usize) -> u16 {
-        let end = self.words.len().min((zone + 1) * ZONE_WORDS);
-        self.words[zone * ZONE_WORDS..end].iter().map(|word| word.count_zeros() as u16).sum()
+    /// Which words are a zone's: the last one may have fewer.
+    fn zone_words(&self, zone: usize) -> Range<usize> {
+        zone * ZONE_WORDS..self.words.len().min((zone + 1) * ZONE_WORDS)
     }
 
     /// Whether the page is in use.
@@ -131,7 +133,7 @@ impl Space {
     fn find_page(&mut self) -> Option<PageId> {
         let mut index = self.first_free_word;
         while index < self.words.len() {
-            if self.zones[index / ZONE_WORDS] == 0 {
+            if self.zones[index / ZONE_WORDS].free() == 0 {
                 index = (index / ZONE_WORDS + 1) * ZONE_WORDS;
                 continue;
             }
@@ -145,36 +147,26 @@ impl Space {
         None
     }
 
-    fn find_run(&self, len: u32) -> Option<PageId> {
-        let (mut start, mut run) = (0, 0);
-        let mut index = self.first_free_word;
-        while index < self.words.len() {
-            if self.zones[index / ZONE_WORDS] == 0 {
-                run = 0;
-                index = (index / ZONE_WORDS + 1) * ZONE_WORDS;
+    fn find_run(&mut self, len: u32) -> Option<PageId> {
+        // Free pages that lead up to the zone.
+        let mut before = 0;
+        for index in self.first_free_word / ZONE_WORDS..self.zones.len() {
+            if self.zones[index].free() == 0 {
+                before = 0;
                 continue;
             }
-            let mut word = self.words[index];
-            let mut left = 64;
-            while left > 0 {
-                let free = word.trailing_zeros().min(left);
-                if run == 0 {
-                    start = index as u32 * 64 + 64 - left;
-                }
-                run += free;
-                if run >= len {
-                    return Some(PageId(start));
-                }
-                left -= free;
-                if left == 0 {
-                    break;
-                }
-                let used = (word >> free).trailing_ones().min(left);
-                run = 0;
-                left -= used;
-                word = if left == 0 { 0 } else { word >> free >> used };
+            let words = self.zone_words(index);
+            let (first, words) = (words.start as u32 * 64, &self.words[words]);
+            let runs = self.zones[index].runs(words);
+            if before + runs.front >= len {
+                return Some(PageId(first - before));
             }
-            index += 1;
+            if runs.longest >= len {
+                let start = zone::find(words, len).expect("the zone has a run that is long enough");
+                return Some(PageId(first + start));
+            }
+            let whole = runs.front == words.len() as u32 * 64;
+            before = if whole { before + runs.front } else { runs.back };
         }
         None
     }
@@ -205,14 +197,14 @@ impl Space {
     fn set(&mut self, page: u32) {
         let index = page as usize / 64;
         self.words[index] |= 1 << (page % 64);
-        self.zones[index / ZONE_WORDS] -= 1;
+        self.zones[index / ZONE_WORDS].took_one();
         self.used_count += 1;
     }
 
     fn clear(&mut self, page: u32) {
         let index = page as usize / 64;
         self.words[index] &= !(1 << (page % 64));
-        self.zones[index / ZONE_WORDS] += 1;
+        self.zones[index / ZONE_WORDS].got_one();
         self.used_count -= 1;
         self.first_free_word = self.first_free_word.min(index);
     }
@@ -283,5 +275,76 @@ mod tests {
         let mut space = Space::new(4096);
         let _ = space.begin_group();
         space.give(PageId(20), 1);
+    }
+
+    /// The lowest run by looking at every page.
+    fn find_naively(space: &Space, len: u32) -> Option<PageId> {
+        let mut run = 0;
+        for page in 0..space.words.len() as u32 * 64 {
+            run = if space.is_used(PageId(page)) { 0 } else { run + 1 };
+            if run == len {
+                return Some(PageId(page + 1 - len));
+            }
+        }
+        None
+    }
+
+    fn random(state: &mut u64, end: u32) -> u32 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (((*state >> 32) * u64::from(end)) >> 32) as u32
+    }
+
+    #[test]
+    fn runs_found_are_those_of_a_naive_search_whatever_was_taken_and_given() {
+        for (seed, page_size, group_count) in [(1, 4096, 3), (2, 8192, 2), (3, 4096, 2)] {
+            let (mut space, mut seed) = (Space::new(page_size), seed);
+            let mut taken: Vec<(PageId, u32)> = Vec::new();
+            for _ in 0..group_count {
+                let _ = space.begin_group();
+            }
+            for step in 0..1500 {
+                let len_max = [1, 4, 70, 700, 9000][random(&mut seed, 5) as usize];
+                let len = 1 + random(&mut seed, len_max);
+                let found = space.find(len);
+                assert_eq!(found, find_naively(&space, len), "step {step}, {len} pages");
+                // Runs are given in pieces too, so that holes of every kind come to be.
+                let gives = random(&mut seed, 100) < [30, 70][step / 50 % 2] || found.is_none();
+                if gives && !taken.is_empty() {
+                    let at = random(&mut seed, taken.len() as u32) as usize;
+                    let (first, len) = taken.swap_remove(at);
+                    let part = 1 + random(&mut seed, len);
+                    space.give(first, part);
+                    if part < len {
+                        taken.push((PageId(first.0 + part), len - part));
+                    }
+                } else if let Some(first) = found {
+                    space.take(first, len);
+                    taken.push((first, len));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_run_behind_a_fragmented_map_is_found_by_a_look_at_few_words() {
+        let mut space = Space::new(8192);
+        for _ in 0..16 {
+            let _ = space.begin_group();
+        }
+        // Every second page is free, up to the last group.
+        let end = 15 * pages_per_group(8192);
+        let fixed = |page: &u32| is_fixed(PageId(*page), 8192);
+        (0..end).step_by(2).filter(|page| !fixed(page)).for_each(|page| {
+            space.take(PageId(page), 1);
+        });
+        let found = space.find(1000).expect("the last group is free");
+        assert!((end - 1..=end + 64).contains(&found.0), "{found}");
+
+        // One page given makes one zone unknown: it is looked at, and the one with the run.
+        space.give(PageId(64 * 1000), 1);
+        zone::WORDS_LOOKED_AT.set(0);
+        assert_eq!(space.find(1000), Some(found));
+        let words = zone::WORDS_LOOKED_AT.get();
+        assert!(words <= 2 * ZONE_WORDS, "{words} of {} words", space.words.len());
     }
 }

@@ -22,8 +22,9 @@ use crate::{
 };
 
 use super::{
+    access::FRONT_LEN,
     directory::{Directory, Found},
-    map::MapCell,
+    map::{MapCell, prefetch_lines},
     pool::{Pool, PoolLimits},
     readers::Registry,
 };
@@ -74,6 +75,8 @@ pub const GROW: &str = "grow";
 /// Smallest and largest step by which the data file grows, in bytes.
 const GROWTH_MIN: u64 = 1 << 20;
 const GROWTH_MAX: u64 = 64 << 20;
+/// Larger steps are multiples of it, so that the page cache can hold the file in huge pages.
+const HUGE_PAGE_SIZE: u64 = 2 << 20;
 
 impl Pager {
     /// Maps the file.
@@ -130,6 +133,18 @@ impl Pager {
             Found::Version(_, bytes) => Ok(bytes),
             Found::Free => Err(self.damaged(id, "the tree refers to a free page")),
         }
+    }
+
+    /// As `page`, for a page whose front is read from end to end: all of its lines are asked for at
+    /// once, instead of one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    #[inline(always)]
+    pub fn leaf(&self, id: PageId, lsn: Lsn) -> Result<&[u8]> {
+        let bytes = self.page(id, lsn)?;
+        prefetch_lines(&bytes[..FRONT_LEN]);
+        Ok(bytes)
     }
 
     #[inline(always)]
@@ -233,7 +248,7 @@ impl Pager {
             Found::Version(_, bytes) => bytes,
             _ => return,
         };
-        super::map::prefetch_lines(bytes);
+        prefetch_lines(&bytes[..FRONT_LEN]);
     }
 
     /// The error for damage of a page.
@@ -284,7 +299,10 @@ impl Pager {
         if needed <= old {
             return Ok(());
         }
-        let step = (old * page_size / 16).clamp(GROWTH_MIN, GROWTH_MAX);
+        let step = match old * page_size / 16 {
+            ..=GROWTH_MIN => GROWTH_MIN,
+            part => part.next_multiple_of(HUGE_PAGE_SIZE).min(GROWTH_MAX),
+        };
         let target = (needed * page_size).next_multiple_of(step) / page_size;
         let target = target.min(u64::from(PAGE_COUNT_MAX));
         // A full disk may still have room for what is needed now.
@@ -294,6 +312,7 @@ impl Pager {
         }
         let len = self.file.len().map_err(Error::io("measure", &self.path))?;
         let target = pages_in(len, self.page_size);
+        self.file.prepare_cache(old * page_size, len.saturating_sub(old * page_size));
         assert!(target >= page_count, "the file is shorter than what was allocated");
         self.map
             .cover(&*self.file, target as usize * self.page_size, self.page_size)
@@ -353,6 +372,10 @@ impl Drop for Pager {
 /// What is wrong with it.
 pub fn verify_bytes(bytes: &[u8], id: PageId, page_size: usize) -> Result<(), Damage> {
     match page::verify(bytes, id)? {
+        kind if kind != PageKind::Overflow && bytes.len() != page_size => {
+            let structure = Structure::Page(id, page::tree(bytes));
+            Err(Damage::layout(structure, "the page is stored as a run"))
+        }
         PageKind::Leaf | PageKind::Branch => node::validate(bytes),
         PageKind::Overflow => overflow::validate(bytes, page_size),
         PageKind::Bitmap => bitmap::validate(bytes),

@@ -1,6 +1,9 @@
 //! Locks, conditions, atomics and threads as they are.
 
-pub use std::{sync::atomic, thread, thread_local};
+pub use std::{
+    sync::{atomic, mpsc},
+    thread, thread_local,
+};
 
 pub use parking_lot::{Condvar, Mutex, MutexGuard};
 

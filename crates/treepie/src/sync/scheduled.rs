@@ -15,7 +15,7 @@ use shuttle::rand::Rng;
 
 use super::LeafMutex;
 
-pub use shuttle::{thread, thread_local};
+pub use shuttle::{sync::mpsc, thread, thread_local};
 
 /// Waits that are longer than this do not end by themselves.
 const FAR: Duration = Duration::from_secs(60);

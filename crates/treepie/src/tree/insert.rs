@@ -20,7 +20,7 @@ use super::{
     search::{Path, leaf_at},
     slots::{self, Cell},
     split::NewEntry,
-    state::TreeState,
+    state::{TreeState, counted},
 };
 
 /// Remembers the last leaf of a tree between insertions, so that ascending keys skip the search.
@@ -67,16 +67,19 @@ impl<'a, P: PageWrite> Edit<'a, P> {
             && inline
             && append(self.pages, leaf, key, value)?
         {
-            self.state.entries += 1;
-            self.state.payload_len += (key.len() + value.len()) as u64;
+            let count = self.state.count_entry(key.len() + value.len());
+            self.counted(count)?;
             return Ok(false);
         }
         if inline {
             return self.put(key, value, false);
         }
         let run = self.pages.allocate_run(self.state.id, value)?;
-        self.state.overflow_pages += overflow::page_count(value.len() as u64, page_size);
-        self.state.payload_len += (value.len() - OVERFLOW_VALUE_SIZE) as u64;
+        let run_pages = overflow::page_count(value.len() as u64, page_size);
+        self.state.overflow_pages =
+            self.counted(self.state.overflow_pages.checked_add(run_pages))?;
+        let count = self.state.count_payload(value.len() - OVERFLOW_VALUE_SIZE);
+        self.counted(count)?;
         self.put(key, &encode_overflow(run, value.len() as u64), true)
     }
 
@@ -90,13 +93,14 @@ impl<'a, P: PageWrite> Edit<'a, P> {
         };
         let last = path.rightmost && at == leaf.len();
         let new = NewEntry { key, payload, overflow, at, replaces, last };
-        self.state.payload_len += payload.len() as u64;
         if replaces {
+            let count = self.state.count_payload(payload.len());
+            self.counted(count)?;
             self.replace(path, &new)?;
             return Ok(true);
         }
-        self.state.entries += 1;
-        self.state.payload_len += key.len() as u64;
+        let count = self.state.count_entry(key.len() + payload.len());
+        counted(self.pages, self.state.root, count)?;
         if let Some(suffix) = key.strip_prefix(leaf.prefix()) {
             let cell = Cell { suffix, payload, overflow };
             if slots::has_room(&leaf, &cell) {
@@ -125,11 +129,17 @@ impl<'a, P: PageWrite> Edit<'a, P> {
 
     /// Counts a value as gone, and frees its run.
     pub(super) fn release(&mut self, old: OldValue) -> Result<()> {
-        self.state.payload_len = self.state.payload_len.saturating_sub(old.len);
+        self.state.payload_len = self.counted(self.state.payload_len.checked_sub(old.len))?;
         let Some(run) = old.run else { return Ok(()) };
         let run_pages = overflow::page_count(old.len.min(VALUE_LEN_MAX), self.pages.page_size());
-        self.state.overflow_pages = self.state.overflow_pages.saturating_sub(run_pages);
+        self.state.overflow_pages =
+            self.counted(self.state.overflow_pages.checked_sub(run_pages))?;
         self.pages.free_run(run, old.len)
+    }
+
+    #[inline]
+    pub(super) fn counted<T>(&self, count: Option<T>) -> Result<T> {
+        counted(self.pages, self.state.root, count)
     }
 }
 

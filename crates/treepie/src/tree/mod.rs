@@ -6,6 +6,7 @@
 //!
 //! An operation that fails may leave the tree half changed: the caller undoes its transaction.
 
+mod bound;
 pub mod check;
 pub mod cursor;
 pub mod insert;
@@ -13,6 +14,7 @@ pub mod key;
 mod pack;
 pub mod range;
 pub mod remove;
+mod remove_range;
 pub mod search;
 mod slots;
 mod split;

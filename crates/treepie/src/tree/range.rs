@@ -8,10 +8,11 @@ use std::{iter::FusedIterator, ops::Bound};
 use crate::{error::Result, format::node::Leaf, pager::access::PageRead};
 
 use super::{
+    bound::{self, BoundKey},
     key::Key,
     search::value_bytes,
     state::TreeState,
-    walk::{Toward, Walk},
+    walk::{AHEAD, Toward, Walk},
 };
 
 /// Iterator over the entries between two bounds, in the order of their keys, from both ends. It ends
@@ -20,8 +21,8 @@ use super::{
 pub struct Range<'p, P> {
     front: End<'p, P>,
     back: End<'p, P>,
-    start: Bound<Vec<u8>>,
-    end: Bound<Vec<u8>>,
+    start: Bound<BoundKey>,
+    end: Bound<BoundKey>,
     /// Whether both ends are in the same leaf.
     shared: bool,
     finished: bool,
@@ -44,41 +45,32 @@ impl<'p, P: PageRead> End<'p, P> {
     }
 }
 
-/// First index that is inside a lower bound, and whether the bound is in this leaf.
-fn low_index(leaf: &Leaf<'_>, start: &Bound<Vec<u8>>) -> (usize, bool) {
+/// First index that is inside a lower bound, and whether the bound is in this leaf. Tells `near`
+/// about where it will be.
+#[inline(always)]
+fn low_index(leaf: &Leaf<'_>, start: &Bound<BoundKey>, near: impl FnOnce(usize)) -> (usize, bool) {
     let (key, skip) = match start {
         Bound::Unbounded => return (0, false),
         Bound::Included(key) => (key, 0),
         Bound::Excluded(key) => (key, 1),
     };
-    match leaf.search(key) {
+    match leaf.search_telling(key.as_slice(), near) {
         Ok(at) => (at + skip, true),
         Err(at) => (at, at > 0),
     }
 }
 
 /// Index behind the last one that is inside an upper bound, and whether the bound is in this leaf.
-fn high_index(leaf: &Leaf<'_>, end: &Bound<Vec<u8>>) -> (usize, bool) {
+fn high_index(leaf: &Leaf<'_>, end: &Bound<BoundKey>) -> (usize, bool) {
     let (key, skip) = match end {
         Bound::Unbounded => return (leaf.len(), false),
         Bound::Included(key) => (key, 1),
         Bound::Excluded(key) => (key, 0),
     };
-    match leaf.search(key) {
+    match leaf.search(key.as_slice()) {
         Ok(at) => (at + skip, true),
         Err(at) => (at, at < leaf.len()),
     }
-}
-
-/// The bound above all keys that begin with `prefix`: its last byte that is not 0xff, plus one.
-#[must_use]
-pub fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
-    let Some(last) = prefix.iter().rposition(|&byte| byte != 0xff) else {
-        return Bound::Unbounded;
-    };
-    let mut end = prefix[..=last].to_vec();
-    end[last] += 1;
-    Bound::Excluded(end)
 }
 
 impl<'p, P: PageRead> Range<'p, P> {
@@ -93,8 +85,8 @@ impl<'p, P: PageRead> Range<'p, P> {
         Range {
             front: End::new(pages, state),
             back: End::new(pages, state),
-            start: start.map(<[u8]>::to_vec),
-            end: end.map(<[u8]>::to_vec),
+            start: bound::copied(start),
+            end: bound::copied(end),
             shared: false,
             finished: state.entries == 0,
         }
@@ -104,7 +96,7 @@ impl<'p, P: PageRead> Range<'p, P> {
     #[must_use]
     pub(crate) fn prefix(pages: &'p P, state: &TreeState, prefix: &[u8]) -> Range<'p, P> {
         let mut range = Range::new(pages, state, Bound::Included(prefix), Bound::Unbounded);
-        range.end = prefix_end(prefix);
+        range.end = bound::prefix_end(prefix);
         range
     }
 
@@ -124,15 +116,19 @@ impl<'p, P: PageRead> Range<'p, P> {
             if !front.placed {
                 let toward = match &self.start {
                     Bound::Unbounded => Toward::First,
-                    Bound::Included(key) | Bound::Excluded(key) => Toward::Key(key),
+                    Bound::Included(key) | Bound::Excluded(key) => Toward::Key(key.as_slice()),
                 };
                 front.walk.seek(toward)?;
                 front.placed = true;
-                front.low = low_index(front.walk.leaf(), &self.start).0;
+                let leaf = *front.walk.leaf();
+                let ask = |at| Walk::<P>::ask_for_cells(&leaf, at..at + AHEAD);
+                front.low = low_index(&leaf, &self.start, ask).0;
+                front.walk.ask_for_next_leaf(front.low);
             } else if front.is_last || self.shared || !front.walk.next_leaf()? {
                 return Ok(false);
             } else {
                 front.low = 0;
+                Walk::<P>::ask_for_cells(front.walk.leaf(), 0..AHEAD);
             }
             (front.high, front.is_last) = high_index(front.walk.leaf(), &self.end);
             if self.back.placed && front.walk.leaf_id() == self.back.walk.leaf_id() {
@@ -152,7 +148,7 @@ impl<'p, P: PageRead> Range<'p, P> {
             if !back.placed {
                 let toward = match &self.end {
                     Bound::Unbounded => Toward::Last,
-                    Bound::Included(key) | Bound::Excluded(key) => Toward::Key(key),
+                    Bound::Included(key) | Bound::Excluded(key) => Toward::Key(key.as_slice()),
                 };
                 back.walk.seek(toward)?;
                 back.placed = true;
@@ -162,7 +158,7 @@ impl<'p, P: PageRead> Range<'p, P> {
             } else {
                 back.high = back.walk.leaf().len();
             }
-            (back.low, back.is_last) = low_index(back.walk.leaf(), &self.start);
+            (back.low, back.is_last) = low_index(back.walk.leaf(), &self.start, |_| ());
             if self.front.placed && back.walk.leaf_id() == self.front.walk.leaf_id() {
                 self.shared = true;
                 back.low = back.low.max(self.front.low);
@@ -202,6 +198,7 @@ impl<'p, P: PageRead> Iterator for Range<'p, P> {
         if self.shared {
             self.back.low = self.front.low;
         }
+        Walk::<P>::ask_for_cell(self.front.walk.leaf(), at + AHEAD);
         Some(self.entry(*self.front.walk.leaf(), at))
     }
 }

@@ -33,23 +33,26 @@ impl<P: PageWrite> Edit<'_, P> {
         let leaf = leaf_at(self.pages, path.leaf)?;
         let Ok(at) = leaf.search(key) else { return Ok(false) };
         self.release(OldValue::of(leaf.value(at)))?;
-        self.state.payload_len = self.state.payload_len.saturating_sub(key.len() as u64);
-        self.state.entries = self.state.entries.saturating_sub(1);
+        let payload_len = self.state.payload_len.checked_sub(key.len() as u64);
+        self.state.payload_len = self.counted(payload_len)?;
+        self.state.entries = self.counted(self.state.entries.checked_sub(1))?;
         let mut page = self.pages.page_mut(path.leaf)?;
         slots::remove::<LEAF>(&mut page, at);
-        if path.len() > 0 && Leaf::new(page.bytes()).used_len() < page.bytes().len() / JOIN_PART {
+        if path.len() > 0 && is_sparse(page.bytes()) {
             self.hint.forget();
-            self.rebalance(path)?;
+            self.rebalance(path, false)?;
         }
         Ok(true)
     }
 
     /// Joins pages that are too empty with a sibling, from the leaf of the path upwards, or fills them
     /// from it. Where neither can be done the page stays as it is: that costs space, not correctness.
-    fn rebalance(&mut self, mut path: Path) -> Result<()> {
+    /// A leaf that `leaf_goes` is given up, whatever is in it.
+    pub(super) fn rebalance(&mut self, mut path: Path, leaf_goes: bool) -> Result<()> {
         let (mut id, mut level) = (path.leaf, 0);
         while let Some((parent, at)) = path.pop() {
-            let gone = if slots::is_empty(self.pages.page(id)?) {
+            let goes = leaf_goes && level == 0;
+            let gone = if goes || slots::is_empty(self.pages.page(id)?) {
                 Some((id, at))
             } else if is_too_empty(self.pages, id, level)? {
                 join(self.pages, (id, level), (parent, at))?
@@ -58,7 +61,7 @@ impl<P: PageWrite> Edit<'_, P> {
             };
             let Some((page, child)) = gone else { return Ok(()) };
             self.pages.free(page)?;
-            self.state.uncount_page(level);
+            self.uncount_page(level)?;
             slots::remove_child(&mut self.pages.page_mut(parent)?, child);
             (id, level) = (parent, level + 1);
         }
@@ -73,8 +76,8 @@ impl<P: PageWrite> Edit<'_, P> {
             let child_level = self.state.root_level() - 1;
             match root.len() {
                 0 => {
-                    self.state.uncount_page(self.state.root_level());
-                    self.state.count_page(0);
+                    self.uncount_page(self.state.root_level())?;
+                    self.count_page(0)?;
                     self.state.depth = 1;
                     slots::reset(&mut self.pages.page_mut(self.state.root)?, 0);
                     return Ok(());
@@ -88,10 +91,15 @@ impl<P: PageWrite> Edit<'_, P> {
             };
             slots::copy_node(&mut self.pages.page_mut(self.state.root)?, &copy);
             self.pages.free(child)?;
-            self.state.uncount_page(self.state.root_level());
+            self.uncount_page(self.state.root_level())?;
             self.state.depth -= 1;
         }
         Ok(())
+    }
+
+    fn uncount_page(&mut self, level: u8) -> Result<()> {
+        let counted = self.state.uncount_page(level);
+        self.counted(counted)
     }
 
     /// Removes all entries; the root stays, as an empty leaf. Leaves are read only if the tree has
@@ -106,6 +114,11 @@ impl<P: PageWrite> Edit<'_, P> {
         *self.state = TreeState::empty(self.state.id, self.state.root);
         Ok(())
     }
+}
+
+/// Whether so little is in a leaf that it should be joined.
+pub(super) fn is_sparse(leaf: &[u8]) -> bool {
+    Leaf::new(leaf).used_len() < leaf.len() / JOIN_PART
 }
 
 fn is_too_empty<P: PageWrite>(pages: &P, id: PageId, level: u8) -> Result<bool> {

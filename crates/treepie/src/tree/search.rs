@@ -91,7 +91,7 @@ pub(super) fn value_bytes<'p, P: PageRead>(pages: &'p P, value: Value<'p>) -> Re
 /// The leaf page `id`.
 #[inline(always)]
 pub(super) fn leaf_at<P: PageRead>(pages: &P, id: PageId) -> Result<Leaf<'_>> {
-    let page = pages.page(id)?;
+    let page = pages.leaf(id)?;
     if get_u16(page, KIND_OFFSET) != PageKind::Leaf as u16 {
         return Err(unexpected(pages, id));
     }
@@ -144,6 +144,28 @@ impl Path {
         Ok(path)
     }
 
+    /// Goes to the next leaf. Returns false, and is of no use any more, when there is none.
+    pub fn advance<P: PageRead>(&mut self, pages: &P, state: &TreeState) -> Result<bool> {
+        let levels = self.len;
+        while let Some((id, at)) = self.pop() {
+            let branch = branch_at(pages, id, level_of(state, self.len))?;
+            if at + 1 >= branch.len() {
+                continue;
+            }
+            self.steps[self.len] = (id, u16::try_from(at + 1).unwrap_or(u16::MAX));
+            self.len += 1;
+            self.leaf = branch.child(at + 1);
+            while self.len < levels {
+                let branch = branch_at(pages, self.leaf, level_of(state, self.len))?;
+                self.steps[self.len] = (self.leaf, 0);
+                self.len += 1;
+                self.leaf = branch.child(0);
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
     /// The lowest branch: its page, and the index of the child taken in it.
     pub fn parent(&self) -> Option<(PageId, usize)> {
         let mut path = *self;
@@ -161,4 +183,9 @@ impl Path {
         let (id, at) = self.steps[self.len];
         Some((id, usize::from(at)))
     }
+}
+
+/// Level of the branch that lies `step` steps below the root.
+fn level_of(state: &TreeState, step: usize) -> u8 {
+    state.root_level().saturating_sub(u8::try_from(step).unwrap_or(u8::MAX))
 }

@@ -98,7 +98,7 @@ impl<P: PageWrite> Edit<'_, P> {
         if at_root || !left_stays {
             pack.store(self.pages, left_id, &left)?;
         }
-        self.state.count_page(level);
+        self.count_page(level)?;
         if at_root {
             self.grow((left_id, right_id), &separator)?;
         }
@@ -113,9 +113,15 @@ impl<P: PageWrite> Edit<'_, P> {
             let cell = Cell { suffix, payload: &child.0.to_le_bytes(), overflow: false };
             slots::insert::<BRANCH>(&mut root, at, &cell);
         }
-        self.state.count_page(self.state.depth);
+        self.count_page(self.state.depth)?;
         self.state.depth += 1;
         Ok(())
+    }
+
+    /// Counts a new page of a level.
+    pub(super) fn count_page(&mut self, level: u8) -> Result<()> {
+        let counted = self.state.count_page(level);
+        self.counted(counted)
     }
 
     /// Inserts a new page behind the child that the path took, splitting upwards as far as needed.

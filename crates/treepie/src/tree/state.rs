@@ -1,12 +1,15 @@
 //! What is known of a tree without reading its pages.
+//!
+//! The counters come from the catalog. A damaged one, under a right checksum, may hold any number, so
+//! nothing is added to them or taken from them unchecked: `counted` makes an error of it.
 
 pub use crate::format::catalog::TreeState;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::page::PageKind,
     ids::{PageId, TreeId},
-    pager::access::PageWrite,
+    pager::access::{PageRead, PageWrite},
 };
 
 use super::slots;
@@ -19,6 +22,21 @@ pub fn create<P: PageWrite>(pages: &mut P, id: TreeId) -> Result<TreeState> {
     let root = pages.allocate(PageKind::Leaf, 0, id)?;
     slots::reset(&mut pages.page_mut(root)?, 0);
     Ok(TreeState::empty(id, root))
+}
+
+/// A count that was to be made; an error where a counter left its range, which only one from a
+/// damaged catalog does.
+#[inline]
+pub(super) fn counted<P: PageRead, T>(pages: &P, root: PageId, count: Option<T>) -> Result<T> {
+    match count {
+        Some(count) => Ok(count),
+        None => Err(miscounted(pages, root)),
+    }
+}
+
+#[cold]
+fn miscounted<P: PageRead>(pages: &P, root: PageId) -> Error {
+    pages.damaged(root, "the catalog counts other things than the tree holds")
 }
 
 impl TreeState {
@@ -44,14 +62,33 @@ impl TreeState {
         self.depth.saturating_sub(1)
     }
 
-    /// Counts one page more of a level.
-    pub(super) fn count_page(&mut self, level: u8) {
-        *(if level == 0 { &mut self.leaf_pages } else { &mut self.branch_pages }) += 1;
+    /// Counts one entry more, of `payload_len` bytes; `None` where a counter is at its end.
+    pub(super) fn count_entry(&mut self, payload_len: usize) -> Option<()> {
+        self.entries = self.entries.checked_add(1)?;
+        self.count_payload(payload_len)
     }
 
-    /// Counts one page less of a level. Saturates: a damaged catalog must not panic.
-    pub(super) fn uncount_page(&mut self, level: u8) {
-        let count = if level == 0 { &mut self.leaf_pages } else { &mut self.branch_pages };
-        *count = count.saturating_sub(1);
+    /// Counts more bytes of keys and values; `None` where the counter is at its end.
+    pub(super) fn count_payload(&mut self, len: usize) -> Option<()> {
+        self.payload_len = self.payload_len.checked_add(len as u64)?;
+        Some(())
+    }
+
+    /// Counts one page more of a level; `None` where the counter is at its end.
+    pub(super) fn count_page(&mut self, level: u8) -> Option<()> {
+        let count = self.pages_of(level);
+        *count = count.checked_add(1)?;
+        Some(())
+    }
+
+    /// Counts one page less of a level; `None` where none is counted.
+    pub(super) fn uncount_page(&mut self, level: u8) -> Option<()> {
+        let count = self.pages_of(level);
+        *count = count.checked_sub(1)?;
+        Some(())
+    }
+
+    fn pages_of(&mut self, level: u8) -> &mut u32 {
+        if level == 0 { &mut self.leaf_pages } else { &mut self.branch_pages }
     }
 }

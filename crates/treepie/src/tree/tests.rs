@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    ops::Bound,
+    ops::{Bound, RangeBounds},
 };
 
 use crate::{
+    error::Error,
     format::node::{self, Branch, Leaf},
     ids::{PageId, TreeId},
     limits::key_len_max,
@@ -13,8 +14,8 @@ use crate::{
 };
 
 use super::{
-    Cursor, Edit, Hint, Key, Range, TreeState, check, contains_key, create, drop_pages, first, get,
-    last, range::prefix_end, store::MemoryStore,
+    Cursor, Edit, Hint, Key, Range, TreeState, bound::prefix_end, check, contains_key, create,
+    drop_pages, first, get, last, store::MemoryStore,
 };
 
 /// A small generator of random numbers (splitmix64).
@@ -146,6 +147,19 @@ impl Harness {
         }
     }
 
+    /// Removes the entries from about `key` on, about `len` of them.
+    fn remove_range(&mut self, key: Vec<u8>, len: usize) {
+        let end = self.model.range(key.clone()..).nth(len).map(|entry| entry.0.clone());
+        let upper = if let Some(end) = end { self.bound(end) } else { Bound::Unbounded };
+        let lower = if len > 0 { Bound::Included(key) } else { self.bound(key) };
+        let bounds = (lower.as_ref().map(Vec::as_slice), upper.as_ref().map(Vec::as_slice));
+        let before = self.model.len();
+        self.model.retain(|key, _| !RangeBounds::<[u8]>::contains(&bounds, key.as_slice()));
+        let edit = &mut Edit::new(&mut self.store, &mut self.state, &mut self.hint);
+        let count = edit.remove_range(bounds.0, bounds.1).expect("memory does not fail");
+        assert_eq!(count, (before - self.model.len()) as u64, "{bounds:?}");
+    }
+
     fn bound(&mut self, key: Vec<u8>) -> Bound<Vec<u8>> {
         match self.random.below(5) {
             0 => Bound::Unbounded,
@@ -159,7 +173,8 @@ impl Harness {
         let other = self.key();
         let (start, end) = if self.random.below(4) == 0 {
             let len = self.random.below(key.len() + 1);
-            (Bound::Included(key[..len].to_vec()), prefix_end(&key[..len]))
+            let end = prefix_end(&key[..len]).map(|key| key.as_slice().to_vec());
+            (Bound::Included(key[..len].to_vec()), end)
         } else {
             (self.bound(key.to_vec()), self.bound(other))
         };
@@ -281,6 +296,52 @@ fn run_model(page_size: usize, seed: u64, steps: usize) {
     }
 }
 
+/// Fills trees of all kinds of keys by turns, and removes ranges of every length from them.
+fn run_range_model(page_size: usize, seed: u64) {
+    for (name, make_key) in KEYS {
+        let seed = Random(seed ^ name.len() as u64).next();
+        println!("keys {name}, pages of {page_size}, seed {seed:#x}");
+        let mut harness = Harness::new(page_size, seed, make_key);
+        for round in 0..8 {
+            for _ in 0..600 {
+                let (key, value) = (harness.key(), harness.value());
+                // Every second round without values in runs: then whole leaves are not looked at.
+                let value = value[..value.len().min([usize::MAX, 900][round % 2])].to_vec();
+                harness.insert(key, value);
+            }
+            for _ in 0..12 {
+                let (key, len) = (harness.key(), [0, 1, 3, 30, 300][harness.random.below(5)]);
+                harness.remove_range(key, len);
+                harness.check();
+            }
+            if round % 2 == 1 {
+                harness.remove_range(Vec::new(), usize::MAX);
+                harness.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn removed_ranges_equal_the_model_in_pages_of_either_size() {
+    run_range_model(4096, 0x7e57);
+    run_range_model(8192, 0x7e58);
+}
+
+#[test]
+fn removing_a_range_changes_few_pages() {
+    let mut harness = Harness::new(8192, 1, |_, _| Vec::new());
+    for i in 0..200_000_u32 {
+        harness.insert(format!("key {i:08}").into_bytes(), vec![7; 100]);
+    }
+    harness.store.take_changed_len();
+    harness.remove_range(b"key 00001000".to_vec(), 198_000);
+    assert!(harness.state.entries < 2100);
+    let changed_len = harness.store.take_changed_len();
+    assert!(changed_len < 100_000, "{changed_len} bytes changed to remove 22 MB");
+    harness.check();
+}
+
 #[test]
 fn tree_of_4_kib_pages_equals_the_model() {
     for seed in 1..=3 {
@@ -359,17 +420,9 @@ fn limits_of_key_and_value_are_errors() {
         !Edit::new(store, state, hint).insert(&longest, b"").expect("the longest key is allowed")
     );
     let error = Edit::new(store, state, hint).insert(&[&longest[..], &[0]].concat(), b"");
-    assert!(matches!(error, Err(crate::Error::KeyTooLong { len: 977, max: 976 })));
+    assert!(matches!(error, Err(Error::KeyTooLong { len: 977, max: 976 })));
     harness.model.insert(longest, vec![]);
     harness.check();
-}
-
-#[test]
-fn bound_of_a_prefix_is_the_next_key_of_its_length_or_less() {
-    assert_eq!(prefix_end(b"ab"), Bound::Excluded(b"ac".to_vec()));
-    assert_eq!(prefix_end(b"a\xff\xff"), Bound::Excluded(b"b".to_vec()));
-    assert_eq!(prefix_end(b"\xff"), Bound::Unbounded);
-    assert_eq!(prefix_end(b""), Bound::Unbounded);
 }
 
 #[test]
@@ -570,6 +623,54 @@ fn check_reports_all_damage() {
         assert!(damage.iter().any(|damage| damage.page == id), "{damage:?}");
     }
     assert!(damage.iter().any(|d| d.page == harness.state.root), "{damage:?}");
+}
+
+/// Inserts or removes until a change fails, and returns why.
+fn first_failure(change_state: fn(&mut TreeState), is_filling: bool) -> Option<Error> {
+    let mut harness = Harness::new(4096, 5, KEYS[2].1);
+    let keys: Vec<Vec<u8>> = (0..400_u32).map(|i| format!("{i:08}").into_bytes()).collect();
+    if !is_filling {
+        keys.iter().for_each(|key| harness.insert(key.clone(), vec![7; 300]));
+        harness.insert(b"large".to_vec(), vec![7; 5000]);
+    }
+    change_state(&mut harness.state);
+    let (store, state, hint) = (&mut harness.store, &mut harness.state, &mut harness.hint);
+    let mut edit = Edit::new(store, state, hint);
+    if is_filling {
+        edit.insert(b"large", &[7; 5000])
+            .err()
+            .or_else(|| keys.iter().find_map(|key| edit.insert(key, &[7; 300]).err()))
+    } else {
+        edit.remove(b"large").err().or_else(|| keys.iter().find_map(|key| edit.remove(key).err()))
+    }
+}
+
+#[test]
+fn counters_that_a_damaged_catalog_holds_are_errors_when_they_leave_their_range() {
+    assert!(first_failure(|_| (), true).is_none());
+    assert!(first_failure(|_| (), false).is_none());
+    let high: [fn(&mut TreeState); 5] = [
+        |state| state.entries = u64::MAX,
+        |state| state.payload_len = u64::MAX - 100,
+        |state| state.overflow_pages = u32::MAX - 1,
+        |state| state.leaf_pages = u32::MAX - 1,
+        |state| state.branch_pages = u32::MAX,
+    ];
+    let low: [fn(&mut TreeState); 5] = [
+        |state| state.entries = 3,
+        |state| state.payload_len = 100,
+        |state| state.overflow_pages = 1,
+        |state| state.leaf_pages = 2,
+        |state| state.branch_pages = 0,
+    ];
+    for (number, change) in high.into_iter().enumerate() {
+        let error = first_failure(change, true);
+        assert!(matches!(error, Some(Error::Corrupt { .. })), "high {number}: {error:?}");
+    }
+    for (number, change) in low.into_iter().enumerate() {
+        let error = first_failure(change, false);
+        assert!(matches!(error, Some(Error::Corrupt { .. })), "low {number}: {error:?}");
+    }
 }
 
 /// Prints the cost of validating a leaf, and of reading it whole.

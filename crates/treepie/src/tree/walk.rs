@@ -8,13 +8,20 @@ use crate::{
     format::node::{Branch, Leaf},
     ids::PageId,
     limits::TREE_DEPTH_MAX,
-    pager::access::PageRead,
+    pager::access::{PageRead, prefetch_lines},
 };
 
 use super::{
     search::{branch_at, leaf_at},
     state::TreeState,
 };
+
+/// How many entries ahead of the one that is read cells are asked for.
+pub(super) const AHEAD: usize = 4;
+/// Bytes of a cell that are asked for: its lengths, a key's suffix, the first bytes of the value.
+const CELL_FRONT_LEN: usize = 64;
+/// Entries that are left in a leaf when the next one is asked for.
+const NEARLY_THROUGH: usize = 16;
 
 /// A place in a tree, down to a leaf.
 #[derive(Debug)]
@@ -73,6 +80,34 @@ impl<'p, P: PageRead> Walk<'p, P> {
     /// Goes from the root to a leaf.
     pub fn seek(&mut self, toward: Toward<'_>) -> Result<()> {
         self.descend(0, self.root, toward)
+    }
+
+    /// Asks for the cells of some entries: they lie anywhere in the page.
+    #[inline(always)]
+    pub fn ask_for_cells(leaf: &Leaf<'p>, entries: std::ops::Range<usize>) {
+        entries.for_each(|at| Self::ask_for_cell(leaf, at));
+    }
+
+    /// Asks for the cell of an entry; there may be none.
+    #[inline(always)]
+    pub fn ask_for_cell(leaf: &Leaf<'p>, at: usize) {
+        let cell = leaf.cell(at);
+        prefetch_lines(cell.get(..CELL_FRONT_LEN).unwrap_or(cell));
+    }
+
+    /// Asks for the leaf behind when entry `at` is one of the last: a short scan may get there.
+    #[inline]
+    pub fn ask_for_next_leaf(&self, at: usize) {
+        let Some(step) = self.branch_levels.checked_sub(1) else { return };
+        if at + NEARLY_THROUGH < self.leaf.len() {
+            return;
+        }
+        let (id, child) = self.steps[step];
+        if let Ok(branch) = branch_at(self.pages, id, self.level(step))
+            && usize::from(child) + 1 < branch.len()
+        {
+            self.pages.prefetch(branch.child(usize::from(child) + 1));
+        }
     }
 
     /// Goes to the next leaf that has entries. Returns false, and stays, when there is none.

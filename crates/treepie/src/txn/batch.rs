@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     core::{Core, Writer},
+    job::foreign,
     merger::Batch,
     meters::Step,
     write::WriteTxn,
@@ -128,9 +129,12 @@ impl<'a> Run<'a> {
 
     /// Tells everyone.
     fn settle(mut self) {
-        for (job, outcome) in self.batch.jobs.drain(..).zip(self.outcomes.drain(..)) {
+        let jobs = std::mem::take(&mut self.batch.jobs);
+        jobs.into_iter().zip(self.outcomes.drain(..)).for_each(|(job, outcome)| {
             job.job().settle(outcome);
-        }
+            // The last to hold a submitted closure drops it, with a value that nobody waits for.
+            foreign("drop of a submitted write", || drop(job));
+        });
     }
 }
 
@@ -142,16 +146,24 @@ impl Drop for Run<'_> {
         }
         for job in self.batch.jobs.drain(..) {
             job.job().settle(Err(Error::Poisoned { action: ACTION }));
+            foreign("drop of a submitted write", || drop(job));
         }
         self.batch.flag.set();
     }
 }
 
 /// Waits while as many records are in flight as may be, by taking part in writing them.
+///
+/// # Errors
+/// [`Error::Poisoned`]: what is unknown is the outcome of others.
 fn make_way(core: &Core) -> Result<()> {
     let (records, bytes) = core.pipeline.load();
     if core.bounds.merging.has_way(records, bytes) {
         return Ok(());
     }
-    core.pipeline.commit(core, core.watermarks.sealed(), Durability::Buffered)
+    let written = core.pipeline.commit(core, core.watermarks.sealed(), Durability::Buffered);
+    written.map_err(|error| match error {
+        Error::OutcomeUnknown { .. } => Error::Poisoned { action: "write or sync of the journal" },
+        error => error,
+    })
 }

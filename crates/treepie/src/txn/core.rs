@@ -226,6 +226,8 @@ pub struct Counters {
     pub pages_written: Counter,
     /// Writes that had to wait for the checkpoint.
     pub waits: Counter,
+    /// Writes that paused because the checkpoint was behind.
+    pub pauses: Counter,
 }
 
 impl Core {

@@ -228,6 +228,17 @@ impl DirtyPages {
         self.savepoint = mark.outer;
     }
 
+    /// Loses one step of the undo log, as a planted bug; returns how many there were.
+    #[cfg(test)]
+    pub fn lose_undo(&mut self, step: Option<usize>, pool: &Pool) -> usize {
+        let steps = self.undo.len();
+        let lost = step.map(|step| self.undo.remove(step));
+        if let Some(Undo::Page(_, DirtyPage { frame, .. }) | Undo::Run(_, frame)) = lost {
+            pool.release(frame);
+        }
+        steps
+    }
+
     fn drop_page(&mut self, id: PageId, pool: &Pool) {
         if let Some(page) = self.take(id) {
             pool.release(page.frame);

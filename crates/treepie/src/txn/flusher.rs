@@ -1,4 +1,5 @@
-//! The flusher: syncs what was acknowledged before it was durable, some time later.
+//! What is done behind the writers' backs, so that they need not: syncing, some time later, what was
+//! acknowledged before it was durable; touching memory for versions ahead of need.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use crate::sync::{Condvar, Mutex, deadline};
 
 use super::core::Core;
 
-/// Who asks for a sync, and the thread that makes it.
+/// Who asks for what, and the thread that does it.
 #[derive(Debug, Default)]
 pub struct Flusher {
     state: Mutex<State>,
@@ -15,16 +16,34 @@ pub struct Flusher {
 
 #[derive(Debug, Default)]
 struct State {
-    asked: bool,
+    /// When what is not durable was there first.
+    unsynced_since: Option<Instant>,
+    wants_memory: bool,
     stopping: bool,
+}
+
+/// What the thread does next.
+enum Chore {
+    Sync,
+    Memory,
+    Stop,
 }
 
 impl Flusher {
     /// Asks for a sync within the interval; does not wait.
-    pub fn ask(&self) {
+    pub fn ask_sync(&self) {
         let mut state = self.state.lock();
-        if !state.asked {
-            state.asked = true;
+        if state.unsynced_since.is_none() {
+            state.unsynced_since = Some(Instant::now());
+            self.changed.notify_one();
+        }
+    }
+
+    /// Asks for memory ahead of need; does not wait.
+    pub fn ask_memory(&self) {
+        let mut state = self.state.lock();
+        if !state.wants_memory {
+            state.wants_memory = true;
             self.changed.notify_one();
         }
     }
@@ -35,23 +54,37 @@ impl Flusher {
         self.changed.notify_one();
     }
 
-    /// The life of the thread: `interval` after it was asked, everything sealed by then is synced.
+    /// The life of the thread. What is asked to be synced is so after `interval`.
     pub fn serve(&self, core: &Core, interval: Duration) {
         loop {
-            let mut state = self.state.lock();
-            while !state.asked && !state.stopping {
-                self.changed.wait(&mut state);
+            let done = match self.next(interval) {
+                Chore::Stop => return,
+                Chore::Sync => core.pipeline.sync(core).map(|_| ()),
+                Chore::Memory => core.pager.pool.prepare(),
+            };
+            if let Err(error) = done {
+                // Whoever writes next meets it, and is told.
+                tracing::error!(%error, "a chore in the background has failed");
             }
-            let until = deadline(Instant::now(), interval);
-            while !state.stopping && !self.changed.wait_until(&mut state, until).timed_out() {}
+        }
+    }
+
+    fn next(&self, interval: Duration) -> Chore {
+        let mut state = self.state.lock();
+        loop {
             if state.stopping {
-                return;
+                return Chore::Stop;
             }
-            state.asked = false;
-            drop(state);
-            if let Err(error) = core.pipeline.sync(core) {
-                // Whoever writes next is told.
-                tracing::error!(%error, "writes that were acknowledged before their sync are open");
+            if std::mem::take(&mut state.wants_memory) {
+                return Chore::Memory;
+            }
+            let Some(since) = state.unsynced_since else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            if self.changed.wait_until(&mut state, deadline(since, interval)).timed_out() {
+                state.unsynced_since = None;
+                return Chore::Sync;
             }
         }
     }

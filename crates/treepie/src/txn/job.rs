@@ -105,6 +105,12 @@ enum State<F, T> {
     Taken,
 }
 
+/// What settling leaves over.
+enum Unused<F, T> {
+    Change(F),
+    Value(T),
+}
+
 impl<F, T> Slot<F, T>
 where
     F: FnOnce(&mut WriteTxn<'_>) -> Result<T>,
@@ -140,16 +146,25 @@ where
 
     /// As [`Job::settle`].
     pub fn settle(&self, outcome: Result<Lsn>) {
+        let not_run = |outcome: Result<Lsn>| {
+            let error = outcome.err().unwrap_or(Error::Poisoned { action: "run of a closure" });
+            State::Settled(Err(error))
+        };
         let mut state = self.state.lock();
-        *state = match std::mem::replace(&mut *state, State::Taken) {
-            State::Ran(value) => State::Settled(outcome.map(|lsn| Receipt { value, lsn })),
-            State::Failed(error) => State::Settled(Err(error)),
-            State::Panicked(panic) => State::Panicked(panic),
-            State::Waiting(_) | State::Running => State::Settled(Err(outcome
-                .err()
-                .unwrap_or(Error::Poisoned { action: "run of a closure" }))),
+        let (settled, unused) = match std::mem::replace(&mut *state, State::Taken) {
+            State::Ran(value) => match outcome {
+                Ok(lsn) => (State::Settled(Ok(Receipt { value, lsn })), None),
+                Err(error) => (State::Settled(Err(error)), Some(Unused::Value(value))),
+            },
+            State::Failed(error) => (State::Settled(Err(error)), None),
+            State::Panicked(panic) => (State::Panicked(panic), None),
+            State::Waiting(change) => (not_run(outcome), Some(Unused::Change(change))),
+            State::Running => (not_run(outcome), None),
             State::Settled(_) | State::Taken => panic!("a closure is settled once"),
         };
+        *state = settled;
+        drop(state);
+        foreign("drop of a closure or its value", || drop(unused));
     }
 
     /// The result, once it is settled; the panic of the closure is passed on as it is.
@@ -176,6 +191,14 @@ where
 
     fn settle(&self, outcome: Result<Lsn>) {
         Slot::settle(self, outcome);
+    }
+}
+
+/// Runs code of a caller's, such as wakers and drops, on a thread that has others to serve: they do
+/// not suffer from a panic of it.
+pub fn foreign(what: &str, code: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(code)).is_err() {
+        tracing::error!("the {what} has panicked");
     }
 }
 

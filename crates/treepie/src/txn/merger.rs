@@ -88,7 +88,7 @@ pub(super) struct Batch {
 struct Gather {
     /// Closures of the batch before.
     served: usize,
-    /// How many the leader waits for; 0 when it does not.
+    /// How many the leader is waiting for; 0 when it is not.
     target: usize,
     in_vain: u32,
     rest: u32,
@@ -158,9 +158,8 @@ impl Merger {
         }
         queue.waiting += 1;
         let batch = queue.batches.back_mut().expect("there is a batch");
-        batch.push(job, durability);
-        let (flag, len) = (Arc::clone(&batch.flag), batch.jobs.len());
-        let hurries = matches!(durability, Durability::Sync) && len > 1;
+        let hurries = batch.push(job, durability);
+        let flag = Arc::clone(&batch.flag);
         if queue.gather.target > 0 && (hurries || queue.waiting >= queue.gather.target) {
             self.joined.notify_one();
         }
@@ -241,6 +240,7 @@ impl Merger {
     pub fn stop(&self) {
         self.queue.lock().stopping = true;
         self.work.notify_all();
+        self.joined.notify_all();
     }
 
     /// Closures that wait to be run.
@@ -259,15 +259,20 @@ impl Batch {
         Batch { jobs: Vec::new(), durability, due: None, flag: Arc::default() }
     }
 
-    fn push(&mut self, job: Queued, durability: Durability) {
+    /// Returns whether the batch wants to begin earlier for it.
+    fn push(&mut self, job: Queued, durability: Durability) -> bool {
         let now = Instant::now();
         let due = match durability {
             Durability::Group { delay_max } => deadline(now, delay_max),
             _ => now,
         };
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+        let hurries = self.due.is_none_or(|before| due < before);
+        if hurries {
+            self.due = Some(due);
+        }
         self.durability = self.durability.stronger(durability);
         self.jobs.push(job);
+        hurries
     }
 }
 

@@ -3,6 +3,7 @@
 mod batch;
 pub mod catalog;
 pub mod core;
+pub mod cursor;
 mod dirty;
 pub mod flusher;
 mod job;
@@ -11,11 +12,12 @@ pub mod meters;
 mod open_trees;
 mod pages;
 mod pipeline;
+pub mod range;
 pub mod reentrance;
+mod savepoint;
+mod seal;
 pub mod signals;
 pub mod snapshot;
 pub mod submit;
 pub mod tree_mut;
 pub mod write;
-
-pub use pages::TxnPages;

@@ -13,6 +13,8 @@ pub(super) struct OpenTree {
     pub stored: Option<TreeState>,
     pub hint: Hint,
     pub dropped: bool,
+    /// Tells it from trees that had the same number before a savepoint was undone.
+    pub serial: u64,
     /// The savepoint after which its state was saved last; 0 is the transaction itself.
     saved_in: u32,
 }
@@ -21,6 +23,8 @@ pub(super) struct OpenTree {
 #[derive(Debug, Default)]
 pub(super) struct OpenTrees {
     trees: Vec<OpenTree>,
+    /// Trees opened so far, those included that a savepoint took away again.
+    opened: u64,
     by_name: FxHashMap<Vec<u8>, usize>,
     undo: Vec<Before>,
     savepoint: u32,
@@ -66,8 +70,15 @@ impl OpenTrees {
         let hint = Hint::default();
         let name = name.to_owned();
         self.by_name.insert(name.clone(), self.trees.len());
-        self.trees.push(OpenTree { name, state, stored, hint, dropped: false, saved_in });
+        self.opened += 1;
+        let serial = self.opened;
+        self.trees.push(OpenTree { name, state, stored, hint, dropped: false, serial, saved_in });
         self.trees.len() - 1
+    }
+
+    /// The serial of a tree, if there is one of this number.
+    pub fn serial(&self, index: usize) -> Option<u64> {
+        self.trees.get(index).map(|open| open.serial)
     }
 
     /// A tree, to be changed.

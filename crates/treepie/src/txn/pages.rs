@@ -34,9 +34,7 @@ enum SpaceChange {
     Given(PageId, u32),
 }
 
-/// Pages that a transaction has changed, on top of the state at `base`: where a
-/// [`Range`](crate::Range) in a transaction reads from. Outside of the engine it stands in types
-/// only.
+/// Pages that a transaction has changed, on top of the state at `base`.
 #[derive(Debug)]
 pub struct TxnPages {
     pager: Arc<Pager>,
@@ -122,6 +120,12 @@ impl TxnPages {
         self.undo_space(mark.space_changes, mark.groups);
         self.freed.truncate(mark.freed);
         self.dirty.undo_savepoint(mark.undo, &self.pager.pool);
+    }
+
+    /// Loses one step of the undo log, as a planted bug; returns how many there were.
+    #[cfg(test)]
+    pub(super) fn lose_undo(&mut self, step: Option<usize>) -> usize {
+        self.dirty.lose_undo(step, &self.pager.pool)
     }
 
     /// Whether nothing was changed.

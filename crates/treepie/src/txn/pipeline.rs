@@ -116,7 +116,7 @@ impl Pipeline {
             publish_next(core, in_flight.point);
         }
         if !in_flight.durability.is_synced() {
-            core.flusher.ask();
+            core.flusher.ask_sync();
         }
         queue.records.push_back(in_flight);
     }

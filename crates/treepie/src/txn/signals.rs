@@ -1,6 +1,6 @@
 //! Between writers and the checkpoint: who asks for what, and who waits.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use crate::sync::{Condvar, Mutex};
 
@@ -18,8 +18,10 @@ pub struct Signals {
 struct SignalState {
     asked: Ask,
     stop: bool,
-    /// Counts finished passes, whether they could write anything or not.
-    passes: u64,
+    /// Passes that began, whether they could write anything or not. One runs at a time.
+    begun: u64,
+    /// The number of the last pass that has finished.
+    finished: u64,
 }
 
 /// What the checkpoint is asked to do.
@@ -59,7 +61,8 @@ impl Signals {
         self.progress.notify_all();
     }
 
-    /// Waits for work for at most `timeout`; on time-out there is none.
+    /// Waits for work for at most `timeout`; on time-out there is none. With the answer a pass
+    /// begins, which [`pass_finished`](Signals::pass_finished) ends.
     pub fn wait_for_work(&self, timeout: Duration) -> Ask {
         let mut state = self.state.lock();
         if state.asked == Ask::Nothing && !state.stop {
@@ -68,7 +71,8 @@ impl Signals {
         if state.stop {
             return Ask::Stop;
         }
-        std::mem::take(&mut state.asked)
+        state.begun += 1;
+        mem::take(&mut state.asked)
     }
 
     /// Lets `pause` pass, or less when the thread is to end.
@@ -84,24 +88,71 @@ impl Signals {
         self.state.lock().stop
     }
 
-    /// Notes that a pass is finished.
+    /// Notes that the pass that began last is finished.
     pub fn pass_finished(&self) {
-        self.state.lock().passes += 1;
+        let mut state = self.state.lock();
+        state.finished = state.begun;
         self.progress.notify_all();
     }
 
-    /// Asks, and waits until a pass that began later has finished, or `timeout` is over.
+    /// Asks, and waits until a pass that began later has finished, or `timeout` is over. A pass
+    /// that is running already may have looked before there was anything to do.
     pub fn ask_and_wait(&self, ask: Ask, timeout: Duration) {
         let mut state = self.state.lock();
         state.asked = state.asked.max(ask);
         self.work.notify_one();
-        let passes = state.passes;
+        let begun = state.begun;
         if !state.stop {
             self.progress.wait_while_for(
                 &mut state,
-                |state| state.passes == passes && !state.stop,
+                |state| state.finished <= begun && !state.stop,
                 timeout,
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+
+    /// Longer than any machine needs to wake a thread.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn who_asks_during_a_pass_waits_for_the_next_one() {
+        let signals = Arc::new(Signals::default());
+        assert_eq!(signals.wait_for_work(Duration::ZERO), Ask::Nothing);
+        let waiter = thread::spawn({
+            let signals = Arc::clone(&signals);
+            move || signals.ask_and_wait(Ask::WriteEarly, LONG)
+        });
+        while signals.state.lock().asked == Ask::Nothing {
+            thread::yield_now();
+        }
+        signals.pass_finished();
+        // Long enough to see a waiter leave that takes this pass for the one that it asked for.
+        (0..10_000).for_each(|_| thread::yield_now());
+        assert!(!waiter.is_finished(), "the pass had begun before it was asked for");
+        assert_eq!(signals.wait_for_work(LONG), Ask::WriteEarly);
+        signals.pass_finished();
+        waiter.join().expect("the pass that was asked for has finished");
+    }
+
+    #[test]
+    fn who_waits_leaves_when_the_thread_is_to_end() {
+        let signals = Arc::new(Signals::default());
+        let waiter = thread::spawn({
+            let signals = Arc::clone(&signals);
+            move || signals.ask_and_wait(Ask::Checkpoint, LONG)
+        });
+        while signals.state.lock().asked == Ask::Nothing {
+            thread::yield_now();
+        }
+        signals.stop();
+        waiter.join().expect("it does not wait for a pass that never comes");
+        assert_eq!(signals.wait_for_work(LONG), Ask::Stop);
     }
 }

@@ -12,10 +12,10 @@ use crate::{
     format::page::{self, PageKind},
     ids::{Lsn, PageId, TreeId},
     pager::{access::PageRead, readers::ReaderSlot},
-    tree::{self, Cursor, Key, Range, TreeState},
+    tree::{self, Key, TreeState},
 };
 
-use super::{catalog::Catalog, core::Core};
+use super::{catalog::Catalog, core::Core, cursor::Cursor, range::Range};
 
 /// All trees at one LSN. Cheap to clone, and it may go to other threads; what is read from it
 /// borrows from it. The state never changes while any clone lives, and nobody waits for it: neither
@@ -39,8 +39,8 @@ pub struct Snapshot {
     pages: Arc<SnapshotPages>,
 }
 
-/// The pages of a snapshot: where [`Range`] and [`Cursor`] read from. It stands in types only.
-pub struct SnapshotPages {
+/// The pages of a snapshot: where its ranges and cursors read from.
+pub(crate) struct SnapshotPages {
     core: Arc<Core>,
     reader: ReaderSlot,
 }
@@ -159,6 +159,15 @@ impl PageRead for SnapshotPages {
         }
     }
 
+    #[inline(always)]
+    fn leaf(&self, id: PageId) -> Result<&[u8]> {
+        let bytes = self.core.pager.leaf(id, self.reader.lsn())?;
+        match page::kind(bytes) {
+            Some(PageKind::Leaf) => Ok(bytes),
+            _ => Err(self.damaged(id, "not a leaf")),
+        }
+    }
+
     fn run(&self, id: PageId, value_len: u64) -> Result<&[u8]> {
         self.core.pager.run(id, value_len, self.reader.lsn())
     }
@@ -244,8 +253,7 @@ impl<'s> Tree<'s> {
     }
 
     /// All entries in the order of their keys.
-    #[must_use]
-    pub fn iter(&self) -> Entries<'s> {
+    pub fn iter(&self) -> Range<'s> {
         self.range::<&[u8]>(..)
     }
 
@@ -270,20 +278,20 @@ impl<'s> Tree<'s> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Entries<'s> {
+    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'s> {
         let (lower, upper) = borrowed_bounds(&bounds);
-        Range::new(self.pages, &self.state, lower, upper)
+        Range::snapshot(tree::Range::new(self.pages, &self.state, lower, upper))
     }
 
     /// The entries whose keys begin with `prefix`, from both ends.
-    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Entries<'s> {
-        Range::prefix(self.pages, &self.state, prefix.as_ref())
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'s> {
+        Range::snapshot(tree::Range::prefix(self.pages, &self.state, prefix.as_ref()))
     }
 
     /// A cursor that can seek to and fro. It is nowhere until it is moved.
     #[must_use]
-    pub fn cursor(&self) -> Cursor<'s, SnapshotPages> {
-        Cursor::new(self.pages, &self.state)
+    pub fn cursor(&self) -> Cursor<'s> {
+        Cursor::snapshot(tree::Cursor::new(self.pages, &self.state))
     }
 
     pub(crate) fn state(&self) -> &TreeState {
@@ -291,8 +299,14 @@ impl<'s> Tree<'s> {
     }
 }
 
-/// Entries of a tree in a snapshot, from both ends.
-pub type Entries<'s> = Range<'s, SnapshotPages>;
+impl<'s> IntoIterator for &Tree<'s> {
+    type Item = <Range<'s> as Iterator>::Item;
+    type IntoIter = Range<'s>;
+
+    fn into_iter(self) -> Range<'s> {
+        self.iter()
+    }
+}
 
 /// The bounds of a range as bounds of byte strings.
 pub(super) fn borrowed_bounds<'b, K: AsRef<[u8]> + 'b>(

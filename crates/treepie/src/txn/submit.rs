@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -16,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    job::{Job, Slot, panic_message},
+    job::{Job, Slot, foreign, panic_message},
     write::{Receipt, WriteTxn},
 };
 
@@ -81,10 +80,7 @@ where
             self.ended.notify_all();
         }
         let Some(waker) = waker else { return };
-        // The waker is the caller's; the others of the batch do not suffer from it.
-        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-            tracing::error!("the waker of a submitted write has panicked");
-        }
+        foreign("waker of a submitted write", || waker.wake());
     }
 }
 

@@ -4,10 +4,12 @@ use std::ops::RangeBounds;
 
 use crate::{
     error::{Error, Result},
-    tree::{self, Edit, Key, Range},
+    tree::{self, Edit, Key},
 };
 
-use super::{open_trees::OpenTree, pages::TxnPages, snapshot::borrowed_bounds};
+use super::{
+    cursor::Cursor, open_trees::OpenTree, pages::TxnPages, range::Range, snapshot::borrowed_bounds,
+};
 
 /// A tree in a write transaction. Reads see the changes made so far; nobody else does before the
 /// commit.
@@ -15,14 +17,14 @@ use super::{open_trees::OpenTree, pages::TxnPages, snapshot::borrowed_bounds};
 pub struct TreeMut<'t> {
     pages: &'t mut TxnPages,
     open: &'t mut OpenTree,
-    broken: &'t mut bool,
+    broken: &'t mut Option<&'static str>,
 }
 
 impl<'t> TreeMut<'t> {
     pub(super) fn new(
         pages: &'t mut TxnPages,
         open: &'t mut OpenTree,
-        broken: &'t mut bool,
+        broken: &'t mut Option<&'static str>,
     ) -> TreeMut<'t> {
         TreeMut { pages, open, broken }
     }
@@ -34,7 +36,7 @@ impl<'t> TreeMut<'t> {
     /// [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
         let result = self.edit().insert(key.as_ref(), value.as_ref());
-        self.note(result)
+        self.note("insert", result)
     }
 
     /// Removes a key. Returns whether it was there.
@@ -43,7 +45,34 @@ impl<'t> TreeMut<'t> {
     /// [`Error::Corrupt`], [`Error::Bound`], [`Error::Io`]: the transaction can only be undone.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
         let result = self.edit().remove(key.as_ref());
-        self.note(result)
+        self.note("remove", result)
+    }
+
+    /// Removes the entries whose keys lie in `bounds`. Returns how many there were. The work is in
+    /// proportion to what is removed; leaves that go as a whole are freed without a look at their
+    /// entries, unless values are in runs of their own.
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// let receipt = db.write(|tx| {
+    ///     let mut tree = tx.tree("t")?;
+    ///     for key in ["a", "b", "c", "d"] { tree.insert(key, "")?; }
+    ///     tree.remove_range("b"..="c")
+    /// })?;
+    /// assert_eq!(receipt.value, 2);
+    /// assert_eq!(db.read()?.tree("t")?.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`remove`](TreeMut::remove).
+    pub fn remove_range<K: AsRef<[u8]>>(&mut self, bounds: impl RangeBounds<K>) -> Result<u64> {
+        let (lower, upper) = borrowed_bounds(&bounds);
+        let result = self.edit().remove_range(lower, upper);
+        self.note("remove_range", result)
     }
 
     /// Removes all entries. The tree stays, empty; its pages are free.
@@ -52,7 +81,7 @@ impl<'t> TreeMut<'t> {
     /// As [`remove`](TreeMut::remove).
     pub fn clear(&mut self) -> Result<()> {
         let result = self.edit().clear();
-        self.note(result)
+        self.note("clear", result)
     }
 
     #[inline]
@@ -62,11 +91,11 @@ impl<'t> TreeMut<'t> {
     }
 
     /// An operation that failed for what the disk or memory did has stopped half-way.
-    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+    fn note<T>(&mut self, operation: &'static str, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && !matches!(error, Error::KeyTooLong { .. } | Error::ValueTooLong { .. })
         {
-            *self.broken = true;
+            self.broken.get_or_insert(operation);
         }
         result
     }
@@ -116,18 +145,52 @@ impl<'t> TreeMut<'t> {
     }
 
     /// All entries in the order of their keys.
-    pub fn iter(&self) -> Range<'_, TxnPages> {
+    pub fn iter(&self) -> Range<'_> {
         self.range::<&[u8]>(..)
     }
 
     /// The entries whose keys lie in `bounds`, from both ends.
-    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'_, TxnPages> {
+    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'_> {
         let (lower, upper) = borrowed_bounds(&bounds);
-        Range::new(&*self.pages, &self.open.state, lower, upper)
+        Range::txn(tree::Range::new(&*self.pages, &self.open.state, lower, upper))
     }
 
     /// The entries whose keys begin with `prefix`, from both ends.
-    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'_, TxnPages> {
-        Range::prefix(&*self.pages, &self.open.state, prefix.as_ref())
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range<'_> {
+        Range::txn(tree::Range::prefix(&*self.pages, &self.open.state, prefix.as_ref()))
+    }
+
+    /// A cursor over the entries as they are now, that can seek to and fro. It is nowhere until it is
+    /// moved. It borrows the tree: to change entries that it finds, note their keys and let go of it,
+    /// or see [`remove_range`](TreeMut::remove_range).
+    ///
+    /// ```
+    /// # fn main() -> treepie::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a folder");
+    /// # let db = treepie::Database::open(dir.path())?;
+    /// db.write(|tx| {
+    ///     let mut tree = tx.tree("queue")?;
+    ///     for key in ["job 3", "job 1", "job 2"] { tree.insert(key, "")?; }
+    ///     let mut cursor = tree.cursor();
+    ///     assert!(cursor.seek("job 2")? && cursor.prev()?);
+    ///     let key = cursor.key().expect("at an entry").to_vec();
+    ///     assert_eq!(key, b"job 1");
+    ///     tree.remove(key)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor::txn(tree::Cursor::new(&*self.pages, &self.open.state))
+    }
+}
+
+impl<'a> IntoIterator for &'a TreeMut<'_> {
+    type Item = <Range<'a> as Iterator>::Item;
+    type IntoIter = Range<'a>;
+
+    fn into_iter(self) -> Range<'a> {
+        self.iter()
     }
 }

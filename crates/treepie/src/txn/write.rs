@@ -4,8 +4,8 @@
 //! in flight while the next one runs:
 //!
 //! ```text
-//! run      closures change pages, each with a savepoint   (`WriteTxn`, `TreeMut`, `batch`)
-//! seal     pages become versions and a record             (`WriteTxn::seal`)
+//! run      closures change pages                          (here, `tree_mut`; each: `savepoint`)
+//! seal     pages become versions and a record             (`seal`)
 //! append   the record goes to the journal                 (`pipeline`)
 //! sync     the journal is made durable                    (`pipeline`)
 //! commit   readers see the LSN, the checkpoint is told    (`pipeline`)
@@ -15,16 +15,14 @@
 //! become final in the order of their LSNs, so it cannot be final before what it saw.
 
 use std::{
-    panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
+    panic::Location,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use crate::{
     error::{Error, Result},
-    format::record::{RecordKind, RecordMeta, SealedRecord},
-    ids::{Lsn, Term},
-    journal::JournalPosition,
-    limits::{ANNOTATIONS_LEN_MAX, RECORD_LEN_MAX},
+    ids::Lsn,
+    limits::ANNOTATIONS_LEN_MAX,
     options::Durability,
     pager::{readers::ReaderSlot, space::Space},
     sync::MutexGuard,
@@ -33,10 +31,9 @@ use crate::{
 
 use super::{
     catalog::{Catalog, check_name},
-    core::{CommitPoint, Core, Writer},
-    open_trees::{OpenTrees, TreesMark},
-    pages::{PagesMark, PagesState, TxnPages},
-    pipeline::InFlight,
+    core::{Core, Writer},
+    open_trees::OpenTrees,
+    pages::{PagesState, TxnPages},
     reentrance::{enter, leave},
     tree_mut::TreeMut,
 };
@@ -45,38 +42,30 @@ use super::{
 /// everything.
 #[derive(Debug)]
 pub struct WriteTxn<'db> {
-    core: &'db Core,
+    pub(super) core: &'db Core,
     /// There until the transaction ends.
-    writer: Option<MutexGuard<'db, Writer>>,
+    pub(super) writer: Option<MutexGuard<'db, Writer>>,
     /// There until the transaction ends.
-    pages: Option<TxnPages>,
-    reader: ReaderSlot,
-    catalog: Catalog,
-    open: OpenTrees,
-    annotations: Vec<Vec<u8>>,
+    pub(super) pages: Option<TxnPages>,
+    pub(super) reader: ReaderSlot,
+    pub(super) catalog: Catalog,
+    pub(super) open: OpenTrees,
+    pub(super) annotations: Vec<Vec<u8>>,
     /// Of these, those of closures before this one.
-    annotations_before: usize,
-    /// An operation failed half-way: what the pages hold is no state of the trees.
-    broken: bool,
+    pub(super) annotations_before: usize,
+    /// The operation that failed half-way: what the pages hold is no state of the trees.
+    pub(super) broken: Option<&'static str>,
     /// Something is to be sealed from closures before this one.
-    kept: bool,
+    pub(super) kept: bool,
     /// Tells its handles from those of other transactions and closures.
-    number: u64,
-}
-
-/// Where a savepoint began.
-#[derive(Debug)]
-struct Savepoint {
-    pages: PagesMark,
-    trees: TreesMark,
-    catalog: Catalog,
-    annotations: usize,
+    pub(super) number: u64,
 }
 
 /// A tree that is open in a write transaction, as a number: cheap to keep beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TreeHandle {
     index: usize,
+    serial: u64,
     txn: u64,
 }
 
@@ -131,6 +120,9 @@ impl<'db> WriteTxn<'db> {
             Ok(reader) => reader,
             Err(error) => return Err((writer, error)),
         };
+        if core.bounds.background && core.pager.pool.is_low() {
+            core.flusher.ask_memory();
+        }
         if let Some(record) = core.pipeline.spare() {
             writer.builder.recycle(record);
         }
@@ -156,7 +148,7 @@ impl<'db> WriteTxn<'db> {
             open: OpenTrees::default(),
             annotations: Vec::new(),
             annotations_before: 0,
-            broken: false,
+            broken: None,
             kept: false,
             number: core.counters.transactions.fetch_add(1, Relaxed),
         })
@@ -191,9 +183,13 @@ impl<'db> WriteTxn<'db> {
     /// The tree of a handle.
     ///
     /// # Errors
-    /// [`Error::UnknownTree`] when it was dropped since.
+    /// [`Error::UnknownTree`] when it was dropped since, or when the handle is from inside a
+    /// savepoint that was undone.
     pub fn by_handle(&mut self, handle: TreeHandle) -> Result<TreeMut<'_>> {
         assert_eq!(handle.txn, self.number, "the handle is of another transaction");
+        if self.open.serial(handle.index) != Some(handle.serial) {
+            return Err(Error::UnknownTree { name: b"(of an undone savepoint)".to_vec() });
+        }
         let open = self.open.get_mut(handle.index);
         if open.dropped {
             return Err(Error::UnknownTree { name: open.name.clone() });
@@ -230,7 +226,9 @@ impl<'db> WriteTxn<'db> {
         if result.is_ok() && is_stored {
             result = self.catalog.remove(pages, name).map(|_| ());
         }
-        self.broken |= result.is_err();
+        if result.is_err() {
+            self.broken.get_or_insert("drop_tree");
+        }
         result.map(|()| true)
     }
 
@@ -275,145 +273,6 @@ impl<'db> WriteTxn<'db> {
         Ok(())
     }
 
-    /// Runs a part of the transaction that can fail by itself: when `change` returns an error, its
-    /// changes are undone, and what was before them stays. Savepoints nest. A panic goes through, after
-    /// the same.
-    ///
-    /// It costs what `change` changes, not what the transaction has changed before.
-    ///
-    /// ```
-    /// # fn main() -> treepie::Result<()> {
-    /// # let dir = tempfile::tempdir().expect("a folder");
-    /// # let db = treepie::Database::open(dir.path())?;
-    /// db.write(|tx| {
-    ///     tx.tree("log")?.insert("1", "tried")?;
-    ///     let booked = tx.savepoint(|tx| {
-    ///         tx.tree("seats")?.insert("12A", "anna")?;
-    ///         Err::<(), _>(treepie::Error::rejected("she cannot pay"))
-    ///     });
-    ///     assert!(booked.is_err());
-    ///     assert!(tx.tree("seats")?.is_empty());
-    ///     Ok(())
-    /// })?;
-    /// assert_eq!(db.read()?.tree("log")?.len(), 1);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// What `change` returns; [`Error::Rejected`] when it hides that an operation failed half-way.
-    pub fn savepoint<T>(
-        &mut self,
-        change: impl FnOnce(&mut WriteTxn<'db>) -> Result<T>,
-    ) -> Result<T> {
-        if self.broken {
-            return Err(half_way());
-        }
-        let savepoint = self.begin_savepoint();
-        let result = match catch_unwind(AssertUnwindSafe(|| change(self))) {
-            Ok(result) => result,
-            Err(panic) => {
-                self.undo_savepoint(savepoint);
-                resume_unwind(panic);
-            }
-        };
-        let result = if self.broken && result.is_ok() { Err(half_way()) } else { result };
-        match &result {
-            Ok(_) => self.keep_savepoint(savepoint),
-            Err(_) => self.undo_savepoint(savepoint),
-        }
-        result
-    }
-
-    fn begin_savepoint(&mut self) -> Savepoint {
-        let pages = self.pages.as_mut().expect("the transaction has not ended");
-        Savepoint {
-            pages: pages.begin_savepoint(),
-            trees: self.open.begin_savepoint(),
-            catalog: self.catalog.clone(),
-            annotations: self.annotations.len(),
-        }
-    }
-
-    fn keep_savepoint(&mut self, savepoint: Savepoint) {
-        let pages = self.pages.as_mut().expect("the transaction has not ended");
-        pages.keep_savepoint(savepoint.pages);
-        self.open.keep_savepoint(savepoint.trees);
-    }
-
-    fn undo_savepoint(&mut self, savepoint: Savepoint) {
-        let pages = self.pages.as_mut().expect("the transaction has not ended");
-        pages.undo_savepoint(savepoint.pages);
-        self.open.undo_savepoint(savepoint.trees);
-        self.catalog = savepoint.catalog;
-        self.annotations.truncate(savepoint.annotations);
-        self.broken = false;
-    }
-
-    /// Runs the closure of one of the merged callers. `run` returns whether its changes stay; they
-    /// are undone otherwise, and nothing else is.
-    ///
-    /// # Errors
-    /// Why they could not stay although they should have.
-    pub(super) fn run_merged(
-        &mut self,
-        run: impl FnOnce(&mut WriteTxn<'db>) -> bool,
-    ) -> Result<()> {
-        self.number = self.core.counters.transactions.fetch_add(1, Relaxed);
-        self.annotations_before = self.annotations.len();
-        // Undoing the first closure is undoing everything.
-        let savepoint = self.kept.then(|| self.begin_savepoint());
-        let stays = run(self);
-        let verdict = if stays { self.check() } else { Ok(()) };
-        if stays && verdict.is_ok() {
-            savepoint.into_iter().for_each(|savepoint| self.keep_savepoint(savepoint));
-            self.core.counters.closures.fetch_add(1, Relaxed);
-            self.kept = true;
-            return Ok(());
-        }
-        let pages = self.pages.as_ref().expect("the transaction has not ended");
-        if !pages.is_clean() {
-            self.core.counters.rollbacks.fetch_add(1, Relaxed);
-        }
-        match savepoint {
-            Some(savepoint) => self.undo_savepoint(savepoint),
-            None => self.reset(),
-        }
-        verdict
-    }
-
-    /// Undoes everything so far.
-    fn reset(&mut self) {
-        let pages = self.pages.as_mut().expect("the transaction has not ended");
-        pages.rollback();
-        self.open = OpenTrees::default();
-        self.annotations.clear();
-        self.broken = false;
-        if let Ok(catalog) = Catalog::open(pages) {
-            self.catalog = catalog;
-        } else {
-            // It could be read when the transaction began.
-            self.broken = true;
-        }
-    }
-
-    /// Whether what was changed so far can become a record.
-    fn check(&self) -> Result<()> {
-        if self.broken {
-            return Err(half_way());
-        }
-        let pages = self.pages.as_ref().expect("the transaction has not ended");
-        let payload_len_max = pages.payload_len_max() + ANNOTATIONS_LEN_MAX as u64 * 4;
-        if payload_len_max > RECORD_LEN_MAX {
-            return Err(Error::Bound {
-                option: "bytes of a transaction",
-                max: RECORD_LEN_MAX,
-                hint: "split the transaction",
-            });
-        }
-        Ok(())
-    }
-
     /// Bytes of memory that the transaction holds.
     pub(super) fn memory_len(&self) -> usize {
         let annotations: usize = self.annotations.iter().map(Vec::len).sum();
@@ -431,13 +290,15 @@ impl<'db> WriteTxn<'db> {
             return Ok(handle);
         }
         let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let state = self.catalog.create_tree(pages).inspect_err(|_| self.broken = true)?;
+        let state = self.catalog.create_tree(pages).inspect_err(|_| {
+            self.broken.get_or_insert("tree");
+        })?;
         Ok(self.add_open(name, state, None))
     }
 
     fn find_open(&mut self, name: &[u8]) -> Result<Option<TreeHandle>> {
         if let Some(index) = self.open.find(name) {
-            return Ok(Some(TreeHandle { index, txn: self.number }));
+            return Ok(Some(self.handle(index)));
         }
         if self.open.was_dropped(name) || name.is_empty() {
             return Ok(None);
@@ -448,7 +309,13 @@ impl<'db> WriteTxn<'db> {
     }
 
     fn add_open(&mut self, name: &[u8], state: TreeState, stored: Option<TreeState>) -> TreeHandle {
-        TreeHandle { index: self.open.add(name, state, stored), txn: self.number }
+        let index = self.open.add(name, state, stored);
+        self.handle(index)
+    }
+
+    fn handle(&self, index: usize) -> TreeHandle {
+        let serial = self.open.serial(index).expect("the tree is open");
+        TreeHandle { index, serial, txn: self.number }
     }
 
     /// Undoes everything, as dropping the transaction does.
@@ -461,8 +328,8 @@ impl<'db> WriteTxn<'db> {
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`] when the journal cannot be written or synced: the database is
-    /// poisoned, and whether the changes survive shows when it is reopened. [`Error::Rejected`] when
-    /// an operation failed half-way before. In any other case everything is undone.
+    /// poisoned, and whether the changes survive shows when it is reopened.
+    /// [`Error::TransactionBroken`] when an operation failed half-way before. In any other case everything is undone.
     pub fn commit(self) -> Result<Lsn> {
         let durability = self.core.bounds.durability;
         self.commit_as(durability)
@@ -481,83 +348,6 @@ impl<'db> WriteTxn<'db> {
         committed.map(|()| lsn)
     }
 
-    /// Writes the states of all changed trees into the catalog.
-    fn write_catalog(&mut self) -> Result<()> {
-        let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let mut changed = !pages.is_clean();
-        for open in self.open.iter().filter(|open| !open.dropped) {
-            if open.stored != Some(open.state) {
-                self.catalog.put(pages, &open.name, &open.state)?;
-                changed = true;
-            }
-        }
-        if changed { self.catalog.put_own(pages) } else { Ok(()) }
-    }
-
-    /// Makes a record of the changes and puts it behind those in flight. Returns its LSN; that of the
-    /// state below when nothing was changed.
-    ///
-    /// # Errors
-    /// Those of [`commit`](WriteTxn::commit) that leave nothing behind.
-    pub(super) fn seal(&mut self, durability: Durability) -> Result<Lsn> {
-        self.check()?;
-        self.write_catalog()?;
-        let pages = self.pages.as_ref().expect("the transaction has not ended");
-        if pages.is_clean() && self.annotations.is_empty() {
-            return Ok(self.reader.lsn());
-        }
-        let (record, point) = self.make_record()?;
-        let lsn = record.lsn;
-        self.core.pipeline.push(self.core, InFlight { record, point, durability });
-        Ok(lsn)
-    }
-
-    /// Turns the changes into a record and into versions that only readers of its LSN will see.
-    fn make_record(&mut self) -> Result<(SealedRecord, CommitPoint)> {
-        let core = self.core;
-        let pages = self.pages.as_mut().expect("the transaction has not ended");
-        let writer = &mut **self.writer.as_mut().expect("the transaction has not ended");
-        let lsn = writer.tail.lsn.next();
-        let versions = match pages.seal(lsn, &mut writer.builder) {
-            Ok(versions) => versions,
-            Err(error) => {
-                writer.builder.clear();
-                return Err(error);
-            }
-        };
-        for annotation in &self.annotations {
-            writer.builder.annotate(annotation);
-        }
-        let meta = RecordMeta {
-            kind: RecordKind::Transaction,
-            lsn,
-            term: Term(0),
-            page_size: core.pager.page_size(),
-            time_us: core.disk.now_us(),
-            known_committed: core.watermarks.committed(),
-            chain_before: writer.tail.chain,
-        };
-        let record = writer.builder.finish(&meta, core.bounds.compression);
-        // Room in the journal is made before anything is handed over: on a full disk the
-        // transaction fails, and the database goes on.
-        if let Err(error) = core.pipeline.reserve(core, &record) {
-            if matches!(error, Error::Poisoned { .. }) || core.journal.is_poisoned() {
-                core.poison("roll of the journal", &error);
-            }
-            pages.unseal(versions);
-            return Err(error);
-        }
-        pages.sealed();
-        let mut change = core.pager.directory.change(&core.pager.registry);
-        for (id, version) in versions {
-            change.push(id, lsn, version);
-        }
-        change.finish(&core.pager.pool, false);
-        writer.tail = JournalPosition { lsn, chain: record.chain };
-        let point = CommitPoint { position: writer.tail, page_count: pages.page_count() };
-        Ok((record, point))
-    }
-
     /// Ends the transaction, and hands the writer's place on. What was not sealed is undone.
     pub(super) fn into_writer(mut self) -> MutexGuard<'db, Writer> {
         self.end().expect("the transaction ends once")
@@ -572,10 +362,6 @@ impl<'db> WriteTxn<'db> {
         leave(self.core);
         Some(writer)
     }
-}
-
-fn half_way() -> Error {
-    Error::rejected("an operation of the transaction failed half-way")
 }
 
 fn create_catalog(pages: &mut TxnPages) -> Result<Catalog> {
@@ -595,3 +381,6 @@ impl Drop for WriteTxn<'_> {
         drop(self.end());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,26 +9,16 @@ use std::{
 };
 
 use tempfile::TempDir;
-use treepie::{Database, Error, Options};
+use treepie::{Database, Error, Options, Structure};
 use treepie_testkit::{Call, Fault, FaultError, SimDisk};
 
-use crate::harness::{self, DIR};
+use crate::harness::{self, DIR, assert_says, file_options, folder};
 
 /// Name of the variable that makes this binary a second process which opens a database.
 const SECOND_PROCESS: &str = "TREEPIE_TEST_SECOND_PROCESS";
 
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
 fn small() -> Options {
-    Options::new()
-        .create(true)
-        .page_size(4096)
-        .versions_memory(4 << 20)
-        .map_size(1 << 30)
-        .journal_segment_size(64 << 10)
-        .background_threads(false)
+    file_options().versions_memory(4 << 20).background_threads(false)
 }
 
 /// A closed database with a tree of 200 entries; its journal is checkpointed.
@@ -76,14 +66,6 @@ fn segments(path: &Path) -> Vec<PathBuf> {
         .collect();
     segments.sort();
     segments
-}
-
-#[track_caller]
-fn assert_says(error: &Error, words: &[&str]) {
-    let text = error.to_string();
-    for word in words {
-        assert!(text.contains(word), "\"{text}\" does not say \"{word}\"");
-    }
 }
 
 #[test]
@@ -140,6 +122,160 @@ fn a_newer_format_and_unknown_features_are_refused_with_both_versions() {
             }
             _ => panic!("{error:?}"),
         }
+    }
+}
+
+/// Changes one meta page of a closed database, and perhaps makes its checksum right again.
+fn edit_meta(path: &Path, number: usize, change: impl FnOnce(&mut [u8]), is_stamped: bool) {
+    let data = path.join("data");
+    let mut bytes = fs::read(&data).expect("the data file");
+    let page = &mut bytes[number * 4096..][..4096];
+    change(page);
+    if is_stamped {
+        stamp(page);
+    }
+    fs::write(&data, &bytes).expect("writing");
+}
+
+#[test]
+fn a_flipped_bit_in_version_or_features_of_one_meta_page_leaves_the_other_one() {
+    let (_dir, path) = closed();
+    let data = path.join("data");
+    let whole = fs::read(&data).expect("the data file");
+    let generation = |page: usize| {
+        let bytes = &whole[page * 4096 + 24..][..8];
+        u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
+    };
+    for number in [0, 1] {
+        let is_older = generation(number) < generation(1 - number);
+        for bit in (8 * 8..12 * 8).chain(16 * 8..24 * 8) {
+            fs::write(&data, &whole).expect("writing");
+            edit_meta(&path, number, |page| page[bit / 8] ^= 1 << (bit % 8), false);
+            match small().checkpoint_on_close(false).open(&path) {
+                Ok(db) => {
+                    let snapshot = db.read().expect("a snapshot");
+                    assert_eq!(snapshot.tree("numbers").expect("a tree").len(), 200);
+                }
+                // The older page leads to segments that closing has given up.
+                Err(Error::JournalGap { .. }) if !is_older => {}
+                Err(error) => panic!("page {number}, bit {bit}: {error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn one_valid_meta_page_of_a_newer_version_or_with_a_new_feature_is_enough_to_refuse() {
+    for number in [0, 1] {
+        let (_dir, path) = closed();
+        edit_meta(&path, number, |page| page[8] = 2, true);
+        let error = open_error(&path);
+        let Error::UnsupportedVersion { file, offset, structure, found: 2, supported: 1 } = &error
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!((file, *offset), (&path.join("data"), number as u64 * 4096));
+        assert_eq!(*structure, Structure::Meta(number as u32));
+        assert_says(&error, &["version 2", &format!("meta page {number}"), "up to 1", "upgrade"]);
+
+        let (_dir, path) = closed();
+        edit_meta(&path, number, |page| page[16] = 2, true);
+        assert!(matches!(open_error(&path), Error::UnsupportedFeatures { found: 2, .. }));
+    }
+}
+
+/// Changes the last record of a journal, and makes its checksums right again. Returns the segment,
+/// its bytes before, and where the record begins.
+fn forge_last_record(path: &Path, change: impl FnOnce(&mut [u8])) -> (PathBuf, Vec<u8>, usize) {
+    let newest = segments(path).pop().expect("a segment");
+    let whole = fs::read(&newest).expect("the segment");
+    let at = (0..whole.len()).step_by(4096).rfind(|at| whole[*at..].starts_with(b"TPFR"));
+    let frame = at.expect("a frame");
+    let record_len = u32::from_le_bytes(whole[frame + 16..frame + 20].try_into().expect("4"));
+    let mut bytes = whole.clone();
+    let (head, record) = bytes[frame..][..32 + record_len as usize].split_at_mut(32);
+    change(record);
+    record[4..8].fill(0);
+    let sum = crc32fast::hash(record).to_le_bytes();
+    record[4..8].copy_from_slice(&sum);
+    let frame_sum = crc32fast::hash(&[&head[..4], &head[8..], &sum].concat());
+    head[4..8].copy_from_slice(&frame_sum.to_le_bytes());
+    fs::write(&newest, &bytes).expect("writing");
+    (newest, whole, frame + 32)
+}
+
+#[test]
+fn a_last_record_of_a_newer_version_is_refused() {
+    let (_dir, path) = killed();
+    let (newest, whole, offset) = forge_last_record(&path, |record| record[8] = 3);
+    let error = open_error(&path);
+    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 1, .. }), "{error:?}");
+    let name = newest.file_name().and_then(|name| name.to_str()).expect("a name");
+    let place = format!("record 61 at byte {offset}");
+    assert_says(&error, &[name, "format version 3", &place, "up to 1", "upgrade Treepie"]);
+    // Nothing was changed by the attempt.
+    fs::write(&newest, &whole).expect("writing");
+    let db = small().open(&path).expect("with the old record it opens");
+    assert_eq!(db.read().expect("a snapshot").tree("numbers").expect("a tree").len(), 1800);
+}
+
+/// The run in a record: where its change begins, for a value of 5,000 bytes.
+fn find_run(record: &[u8]) -> usize {
+    let tail = [&2_u32.to_le_bytes()[..], &[0; 4], &5032_u64.to_le_bytes()].concat();
+    let at = record.windows(tail.len()).position(|bytes| bytes == tail).expect("a run");
+    at - 8
+}
+
+#[test]
+fn a_record_with_a_run_where_none_can_be_is_refused_without_a_panic() {
+    const LEAF: u8 = 1;
+    const OVERFLOW: u8 = 3;
+    const BITMAP: u8 = 4;
+    let places: [(Option<u32>, u8); 8] = [
+        (Some(0), OVERFLOW),
+        (Some(1), OVERFLOW),
+        (Some(2), BITMAP),
+        (Some(17), OVERFLOW),
+        (Some(520_191), OVERFLOW),
+        (Some(u32::MAX - 3), OVERFLOW),
+        (None, LEAF),
+        (None, BITMAP),
+    ];
+    for (first, kind) in places {
+        let dir = folder();
+        let path = dir.path().join("db");
+        let db = small().checkpoint_on_close(false).open(&path).expect("a new database opens");
+        db.write(|tx| tx.tree("numbers")?.insert("large", [7; 5000])).expect("a commit");
+        db.close().expect("closing");
+        forge_last_record(&path, |record| {
+            let at = find_run(record);
+            let change = &mut record[at..];
+            if let Some(first) = first {
+                change[4..8].copy_from_slice(&first.to_le_bytes());
+            }
+            let first: [u8; 4] = change[4..8].try_into().expect("4 bytes");
+            let mut run = change[24..][..5032].to_vec();
+            run.resize(8192, 0);
+            run[4..8].copy_from_slice(&first);
+            run[16] = kind;
+            if kind != OVERFLOW {
+                run[20..32].fill(0);
+                run[32..].fill(0xff);
+            }
+            if kind == LEAF {
+                run[20] = 3;
+                run[26..28].copy_from_slice(&8192_u16.to_le_bytes());
+            }
+            run[5032..].fill(0);
+            let sum = crc32fast::hash(&run[4..]);
+            run[..4].copy_from_slice(&sum.to_le_bytes());
+            change[24..][..5032].copy_from_slice(&run[..5032]);
+        });
+        let before = fs::read(path.join("data")).expect("the data file");
+        let error = open_error(&path);
+        assert!(matches!(error, Error::Corrupt { .. }), "{first:?}, kind {kind}: {error:?}");
+        let after = fs::read(path.join("data")).expect("the data file");
+        assert_eq!(before[..8192], after[..8192], "{first:?}, kind {kind}");
     }
 }
 

@@ -12,34 +12,24 @@ use std::{
     time::Duration,
 };
 
-use tempfile::TempDir;
 use treepie::{Database, Error, Options, Snapshot};
 use treepie_testkit::{Rng, mix};
 
-use crate::harness::seeds;
+use crate::harness::{file_options, open_new, seeds};
 
 const ACCOUNTS: u32 = 3000;
 const OPENING_BALANCE: u64 = 1000;
 
 /// Bounds so small that the checkpoint writes all the time.
 fn tiny() -> Options {
-    Options::new()
-        .create(true)
-        .page_size(4096)
+    file_options()
         .versions_memory(512 << 10)
         .scratch_memory(64 << 20)
         .map_size(1 << 20)
         .readers_max(64)
-        .journal_segment_size(64 << 10)
         .checkpoint_distance(256 << 10)
         .journal_max(8 << 20)
         .checkpoint_interval(Duration::from_millis(2))
-}
-
-fn open(options: &Options) -> (TempDir, Database) {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let db = options.open(dir.path().join("db")).expect("a new database opens");
-    (dir, db)
 }
 
 fn open_accounts(db: &Database) {
@@ -118,7 +108,7 @@ fn audit(snapshot: &Snapshot, first_lsn: u64) -> u64 {
 #[test]
 fn readers_see_whole_commits_while_writer_and_checkpoint_run() {
     for seed in seeds(1, 3) {
-        let (_dir, db) = open(&tiny());
+        let (_dir, db) = open_new(&tiny());
         open_accounts(&db);
         let first_lsn = db.read().expect("a snapshot").lsn().0;
         let done = AtomicBool::new(false);
@@ -178,7 +168,7 @@ fn read_until_done(db: &Database, first_lsn: u64, seed: u64, done: &AtomicBool) 
 
 #[test]
 fn snapshots_go_to_other_threads_and_outlive_the_database() {
-    let (dir, db) = open(&tiny());
+    let (dir, db) = open_new(&tiny());
     open_accounts(&db);
     let first_lsn = db.read().expect("a snapshot").lsn().0;
     let (sender, receiver) = mpsc::channel::<(Snapshot, u64)>();
@@ -213,7 +203,7 @@ fn snapshots_go_to_other_threads_and_outlive_the_database() {
 #[test]
 fn a_long_reader_holds_the_checkpoint_back_and_writes_go_on_into_scratch() {
     for background in [true, false] {
-        let (_dir, db) = open(&tiny().background_threads(background).journal_max(64 << 20));
+        let (_dir, db) = open_new(&tiny().background_threads(background).journal_max(64 << 20));
         open_accounts(&db);
         let first_lsn = db.read().expect("a snapshot").lsn().0;
         let old = db.read().expect("a snapshot");
@@ -244,7 +234,7 @@ fn a_long_reader_holds_the_checkpoint_back_and_writes_go_on_into_scratch() {
 
 #[test]
 fn a_closure_that_panics_leaves_nothing_and_the_database_goes_on() {
-    let (_dir, db) = open(&tiny());
+    let (_dir, db) = open_new(&tiny());
     open_accounts(&db);
     let before = db.read().expect("a snapshot");
     for round in 0..5_u32 {
@@ -271,7 +261,7 @@ fn a_closure_that_panics_leaves_nothing_and_the_database_goes_on() {
 
 #[test]
 fn writers_of_several_threads_wait_for_one_another_and_none_is_lost() {
-    let (_dir, db) = open(&tiny());
+    let (_dir, db) = open_new(&tiny());
     let db = Arc::new(db);
     let writers: Vec<_> = (0..4_u8)
         .map(|writer| {

@@ -1,9 +1,10 @@
-//! What the tests share: options for a simulated disk, applying a workload to a database and to its
-//! model, and comparing the two.
+//! What the tests share: options for a simulated disk and for a real one, applying a workload to a
+//! database and to its model, and comparing the two.
 
 use std::{env, sync::Arc, thread};
 
-use treepie::{Compression, Database, Options, Result, Snapshot, WriteTxn};
+use tempfile::TempDir;
+use treepie::{Compression, Database, Error, Options, Result, Snapshot, WriteTxn};
 use treepie_testkit::{
     SimDisk,
     model::{Model, State},
@@ -28,6 +29,37 @@ pub fn options(disk: &SimDisk) -> Options {
         .compression(Compression::Auto)
         .background_threads(false)
         .disk(Arc::new(disk.clone()))
+}
+
+/// A folder on a real disk, for as long as the test runs.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Options for a real disk: small pages, small bounds.
+pub fn file_options() -> Options {
+    Options::new()
+        .create(true)
+        .page_size(4096)
+        .versions_memory(1 << 20)
+        .map_size(1 << 30)
+        .journal_segment_size(64 << 10)
+}
+
+/// A new database on a real disk, in a folder of its own.
+pub fn open_new(options: &Options) -> (TempDir, Database) {
+    let dir = folder();
+    let db = options.open(dir.path().join("db")).expect("a new database opens");
+    (dir, db)
+}
+
+/// Asserts that a user who sees the error is told these words.
+#[track_caller]
+pub fn assert_says(error: &Error, words: &[&str]) {
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "\"{text}\" does not say \"{word}\"");
+    }
 }
 
 /// The model of a database that was just created: its first record makes no tree of a user's.

@@ -5,13 +5,21 @@
 //! seed alone where a test goes through many; `TREEPIE_SEEDS=<n>` goes through n times as many.
 
 mod bad_input;
+mod batches;
 mod bit_flips;
 mod concurrency;
 mod faults;
 mod harness;
+mod merged_model;
+mod merging;
 mod misuse;
 mod model;
+mod pipeline_cuts;
+mod pipeline_faults;
 mod planted;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
+mod savepoints;
+mod submit;
+mod thread_cuts;

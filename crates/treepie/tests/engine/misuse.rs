@@ -3,38 +3,18 @@
 
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use treepie::{Database, Error, Options, limits};
 
-fn open(options: Options) -> (TempDir, Database) {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let db = options.open(dir.path().join("db")).expect("a new database opens");
-    (dir, db)
-}
+use crate::harness::{assert_says, file_options, open_new};
 
 fn small() -> Options {
-    Options::new()
-        .create(true)
-        .page_size(4096)
-        .versions_memory(1 << 20)
-        .scratch_memory(4 << 20)
-        .map_size(1 << 30)
-        .journal_segment_size(64 << 10)
-        .background_threads(false)
-}
-
-#[track_caller]
-fn assert_says(error: &Error, words: &[&str]) {
-    let text = error.to_string();
-    for word in words {
-        assert!(text.contains(word), "\"{text}\" does not say \"{word}\"");
-    }
+    file_options().scratch_memory(4 << 20).background_threads(false)
 }
 
 #[test]
 fn a_key_that_is_too_long_is_refused_with_the_limit_and_the_longest_one_is_not() {
     for page_size in [4096, 8192] {
-        let (_dir, db) = open(small().page_size(page_size));
+        let (_dir, db) = open_new(&small().page_size(page_size));
         let max = limits::key_len_max(page_size);
         db.write(|tx| {
             let mut tree = tx.tree("t")?;
@@ -62,7 +42,7 @@ fn a_key_that_is_too_long_is_refused_with_the_limit_and_the_longest_one_is_not()
 
 #[test]
 fn a_value_that_is_too_long_is_refused_with_the_limit() {
-    let (_dir, db) = open(small());
+    let (_dir, db) = open_new(&small());
     let max = usize::try_from(limits::VALUE_LEN_MAX).expect("64-bit");
     // Zeroed by the allocator: these pages are never touched.
     let value = vec![0; max + 1];
@@ -79,7 +59,7 @@ fn a_value_that_is_too_long_is_refused_with_the_limit() {
 
 #[test]
 fn unknown_trees_and_names_that_cannot_be_given_say_why() {
-    let (_dir, db) = open(small());
+    let (_dir, db) = open_new(&small());
     let snapshot = db.read().expect("a snapshot");
     let error = snapshot.tree("birds").expect_err("unknown");
     assert!(matches!(&error, Error::UnknownTree { name } if name == b"birds"));
@@ -110,8 +90,8 @@ fn unknown_trees_and_names_that_cannot_be_given_say_why() {
 
 #[test]
 fn a_write_inside_a_write_is_refused_and_the_outer_one_goes_on() {
-    let (_dir, db) = open(small());
-    let (_other_dir, other) = open(small());
+    let (_dir, db) = open_new(&small());
+    let (_other_dir, other) = open_new(&small());
     db.write(|tx| {
         tx.tree("t")?.insert("outer", "1")?;
         let inner = db.write(|tx| tx.tree("t")?.insert("inner", "1"));
@@ -151,7 +131,7 @@ fn another_application_or_an_older_version_of_it_is_refused() {
 
 #[test]
 fn more_readers_than_the_bound_are_refused_until_one_ends() {
-    let (_dir, db) = open(small().readers_max(4));
+    let (_dir, db) = open_new(&small().readers_max(4));
     let readers: Vec<_> = (0..4).map(|_| db.read().expect("a snapshot")).collect();
     let error = db.read().expect_err("one too many");
     assert!(matches!(error, Error::Bound { option: "readers_max", max: 4, .. }), "{error:?}");
@@ -167,7 +147,7 @@ fn more_readers_than_the_bound_are_refused_until_one_ends() {
 
 #[test]
 fn a_transaction_larger_than_its_bounds_is_refused_and_undone() {
-    let (_dir, db) = open(small());
+    let (_dir, db) = open_new(&small());
     db.write(|tx| tx.tree("t")?.insert("before", "1")).expect("a commit");
     for value_len in [100, 3000, 60_000] {
         let too_large = db.write(|tx| {
@@ -192,7 +172,7 @@ fn a_transaction_larger_than_its_bounds_is_refused_and_undone() {
 
 #[test]
 fn a_failed_operation_that_the_closure_ignores_does_not_become_a_commit() {
-    let (_dir, db) = open(small());
+    let (_dir, db) = open_new(&small());
     let result = db.write(|tx| {
         let mut tree = tx.tree("t")?;
         for number in 0..100_000_u32 {
@@ -203,7 +183,8 @@ fn a_failed_operation_that_the_closure_ignores_does_not_become_a_commit() {
         panic!("the bounds hold 5 MiB");
     });
     let error = result.expect_err("what stopped half-way is not committed");
-    assert!(matches!(error, Error::Rejected(_)), "{error:?}");
+    assert!(matches!(error, Error::TransactionBroken { operation: "insert", .. }), "{error:?}");
+    assert_says(&error, &["insert", "run the transaction again"]);
     assert!(db.read().expect("a snapshot").find_tree("t").expect("no damage").is_none());
 }
 
@@ -215,7 +196,7 @@ fn a_journal_that_an_old_snapshot_keeps_growing_stops_at_its_bound() {
             .scratch_memory(64 << 20)
             .checkpoint_distance(128 << 10)
             .journal_max(512 << 10);
-        let (_dir, db) = open(options);
+        let (_dir, db) = open_new(&options);
         db.write(|tx| tx.tree("t")?.insert("k", "v")).expect("a commit");
         let old = db.read().expect("a snapshot");
         let mut commits = 0_u32;

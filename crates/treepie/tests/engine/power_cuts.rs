@@ -1,7 +1,7 @@
 //! The power is cut at every operation of seeded workloads, and every image of every cut opens to a
 //! state of the model: whole commits, in order, at or above the last one that was acknowledged.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use treepie::{Compression, Database, Options, Snapshot};
 use treepie_testkit::{
@@ -12,7 +12,7 @@ use treepie_testkit::{
 
 use crate::{
     harness::{self, DIR, difference, for_seeds, new_model, seeds, verify},
-    planted::LateSyncs,
+    planted::{LateData, Ruled},
 };
 
 /// A workload that was run once, and what every image of it is compared with.
@@ -182,7 +182,7 @@ pub fn cut_everywhere(recorded: &Recorded, draws: u64) -> Result<u64, String> {
                 let (seed, cut) = (recorded.seed, player.position());
                 format!(
                     "seed {seed}, cut {cut} of {}, image seed {image_seed}: {what}\n\
-                     again: TREEPIE_SEED={seed} cargo test -p treepie --test engine power_cuts",
+                     again: TREEPIE_SEED={seed} cargo test -p treepie --test engine cuts",
                     recorded.log.len(),
                 )
             })?;
@@ -199,7 +199,12 @@ fn acknowledged_commits_survive_a_power_cut_at_every_operation() {
     let seeds = seeds(1, 48);
     let results = for_seeds(&seeds, |seed| {
         let recorded = record(seed, &shape_of(seed), &[]);
-        let images = cut_everywhere(&recorded, 6).unwrap_or_else(|failure| panic!("{failure}"));
+        let images = cut_everywhere(&recorded, 6).unwrap_or_else(|failure| {
+            panic!(
+                "{failure}\n\
+                 again: TREEPIE_SEED={seed} cargo test -p treepie --test engine power_cuts"
+            )
+        });
         (images, recorded.early_writes, recorded.log.len())
     });
     let images: u64 = results.iter().map(|(images, ..)| images).sum();
@@ -295,7 +300,7 @@ fn a_data_file_that_is_not_synced_is_found() {
 fn a_data_file_that_is_synced_only_after_its_meta_page_is_found() {
     let found = (1..9).any(|seed| {
         let disk = SimDisk::new(seed);
-        let options = options_of(seed, &disk).disk(Arc::new(LateSyncs(disk.clone())));
+        let options = options_of(seed, &disk).disk(Ruled::new(&disk, LateData::default()));
         let db = options.open(DIR).expect("a new database opens");
         let mut model = new_model();
         for step in generate(seed, &Shape { reopen_every: 0, ..shape_of(seed) }) {

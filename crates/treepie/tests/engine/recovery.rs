@@ -8,25 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
 use treepie::{Compression, Database, Options};
 use treepie_testkit::{Rng, SimDisk};
 
-use crate::harness;
+use crate::harness::{self, file_options, folder};
 
 /// Name of the variable that makes this binary a process which commits until it is killed.
 const WRITER: &str = "TREEPIE_TEST_WRITER";
 
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
 fn small() -> Options {
-    Options::new()
-        .create(true)
-        .page_size(4096)
-        .versions_memory(1 << 20)
-        .map_size(1 << 30)
+    file_options()
         .journal_segment_size(128 << 10)
         .checkpoint_distance(512 << 10)
         .checkpoint_interval(Duration::from_millis(20))

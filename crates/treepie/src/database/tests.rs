@@ -1,0 +1,55 @@
+//! What happens between two steps inside, where no caller can stand.
+
+use std::{fs, path::Path};
+
+use super::*;
+
+/// Options without anything in the background, and without a checkpoint at the end.
+fn options() -> Options {
+    let options = Options::new().create(true).page_size(4096).map_size(1 << 20);
+    options.background_threads(false).checkpoint_on_close(false)
+}
+
+fn insert(db: &Database, tree: &str, value: &[u8]) -> Lsn {
+    db.write(|tx| tx.tree(tree)?.insert("key", value)).expect("a commit").lsn
+}
+
+/// What a kill at this moment leaves, in a folder of its own.
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("journal")).expect("a folder");
+    fs::copy(from.join("data"), to.join("data")).expect("a copy of the data file");
+    for entry in fs::read_dir(from.join("journal")).expect("the journal is a folder") {
+        let entry = entry.expect("an entry");
+        let copy = to.join("journal").join(entry.file_name());
+        fs::copy(entry.path(), copy).expect("a copy of a segment");
+    }
+}
+
+/// A reader that is stopped inside its registration shows an older LSN for a moment. When that is
+/// after the checkpoint has looked how far it may go, and before it writes, it writes less.
+#[test]
+fn checkpoint_vouches_only_for_what_its_own_pass_has_written() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("db");
+    let db = options().open(&path).expect("a new database opens");
+    let older = insert(&db, "first", &[1; 900]);
+    let newest = insert(&db, "second", &[2; 900]);
+    // The bound is the first scan, the pass's own registration the second.
+    db.shared.core.pager.registry.stop_reader(older, 1);
+    let checkpointed = db.checkpoint().expect("a checkpoint");
+
+    let killed = dir.path().join("killed");
+    copy_files(&path, &killed);
+    let copy = options().create(false).open(&killed).expect("what a kill left opens");
+    let snapshot = copy.read().expect("a snapshot");
+    assert_eq!(snapshot.lsn(), newest);
+    for (tree, value) in [("first", [1; 900]), ("second", [2; 900])] {
+        let tree = snapshot.tree(tree).expect("what was committed is there");
+        assert_eq!(tree.get("key").expect("a look-up"), Some(&value[..]));
+    }
+    assert!(copy.check().expect("a check").is_clean());
+    assert_eq!(checkpointed, older, "the pass stopped there");
+
+    db.shared.core.pager.registry.release_reader();
+    assert_eq!(db.checkpoint().expect("a checkpoint"), newest);
+}

@@ -1,0 +1,91 @@
+//! Sealing: what a transaction changed becomes a record in flight, and versions that only readers of
+//! its LSN will see.
+
+use crate::{
+    error::{Error, Result},
+    format::record::{RecordKind, RecordMeta, SealedRecord},
+    ids::{Lsn, Term},
+    journal::JournalPosition,
+    options::Durability,
+};
+
+use super::{core::CommitPoint, pipeline::InFlight, write::WriteTxn};
+
+impl WriteTxn<'_> {
+    /// Writes the states of all changed trees into the catalog.
+    fn write_catalog(&mut self) -> Result<()> {
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        let mut changed = !pages.is_clean();
+        for open in self.open.iter().filter(|open| !open.dropped) {
+            if open.stored != Some(open.state) {
+                self.catalog.put(pages, &open.name, &open.state)?;
+                changed = true;
+            }
+        }
+        if changed { self.catalog.put_own(pages) } else { Ok(()) }
+    }
+
+    /// Makes a record of the changes and puts it behind those in flight. Returns its LSN; that of the
+    /// state below when nothing was changed.
+    ///
+    /// # Errors
+    /// Those of [`commit`](WriteTxn::commit) that leave nothing behind.
+    pub(super) fn seal(&mut self, durability: Durability) -> Result<Lsn> {
+        self.check()?;
+        self.write_catalog()?;
+        let pages = self.pages.as_ref().expect("the transaction has not ended");
+        if pages.is_clean() && self.annotations.is_empty() {
+            return Ok(self.reader.lsn());
+        }
+        let (record, point) = self.make_record()?;
+        let lsn = record.lsn;
+        self.core.pipeline.push(self.core, InFlight { record, point, durability });
+        Ok(lsn)
+    }
+
+    /// Turns the changes into a record and into versions that only readers of its LSN will see.
+    fn make_record(&mut self) -> Result<(SealedRecord, CommitPoint)> {
+        let core = self.core;
+        let pages = self.pages.as_mut().expect("the transaction has not ended");
+        let writer = &mut **self.writer.as_mut().expect("the transaction has not ended");
+        let lsn = writer.tail.lsn.next();
+        let versions = match pages.seal(lsn, &mut writer.builder) {
+            Ok(versions) => versions,
+            Err(error) => {
+                writer.builder.clear();
+                return Err(error);
+            }
+        };
+        for annotation in &self.annotations {
+            writer.builder.annotate(annotation);
+        }
+        let meta = RecordMeta {
+            kind: RecordKind::Transaction,
+            lsn,
+            term: Term(0),
+            page_size: core.pager.page_size(),
+            time_us: core.disk.now_us(),
+            known_committed: core.watermarks.committed(),
+            chain_before: writer.tail.chain,
+        };
+        let record = writer.builder.finish(&meta, core.bounds.compression);
+        // Room in the journal is made before anything is handed over: on a full disk the
+        // transaction fails, and the database goes on.
+        if let Err(error) = core.pipeline.reserve(core, &record) {
+            if matches!(error, Error::Poisoned { .. }) || core.journal.is_poisoned() {
+                core.poison("roll of the journal", &error);
+            }
+            pages.unseal(versions);
+            return Err(error);
+        }
+        pages.sealed();
+        let mut change = core.pager.directory.change(&core.pager.registry);
+        for (id, version) in versions {
+            change.push(id, lsn, version);
+        }
+        change.finish(&core.pager.pool, false);
+        writer.tail = JournalPosition { lsn, chain: record.chain };
+        let point = CommitPoint { position: writer.tail, page_count: pages.page_count() };
+        Ok((record, point))
+    }
+}
