@@ -28,6 +28,7 @@ use crate::{
     format::meta::Meta,
     ids::{Lsn, PageId},
     pager::{directory::Found, readers::ReaderSlot, store::GROW},
+    sync::Mutex,
     txn::{
         core::{CommitPoint, Core},
         signals::Ask,
@@ -345,7 +346,7 @@ fn commit_point(core: &Core, bound: Lsn) -> Option<CommitPoint> {
 
 /// Runs checkpoints until the database is closed: when the journal since the last one is longer than
 /// the distance, when memory is short, and at the latest after `interval`.
-pub fn run(core: &Arc<Core>, checkpointer: &parking_lot::Mutex<Checkpointer>, interval: Duration) {
+pub fn run(core: &Arc<Core>, checkpointer: &Mutex<Checkpointer>, interval: Duration) {
     let mut last = Instant::now();
     // The oldest reader that kept the last pass from writing anything: another pass would neither.
     let mut kept_by = None;

@@ -117,6 +117,17 @@ pub use txn::{
     write::{Receipt, TreeHandle, WriteTxn},
 };
 
+/// What the engine's own tests of schedules see of its inside.
+#[cfg(feature = "shuttle")]
+#[doc(hidden)]
+pub mod schedules {
+    pub use crate::{
+        database::schedules::{synced, write_early},
+        pager::model::World,
+        sync::{Planted, plant, turn},
+    };
+}
+
 /// The README, whose example is a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

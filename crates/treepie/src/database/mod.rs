@@ -7,13 +7,13 @@ mod open;
 mod planted;
 mod report;
 mod room;
+#[cfg(feature = "shuttle")]
+pub mod schedules;
 #[cfg(test)]
 mod tests;
 mod threads;
 
-use std::{fmt, panic::Location, path::Path, sync::Arc, thread::JoinHandle};
-
-use parking_lot::Mutex;
+use std::{fmt, panic::Location, path::Path, sync::Arc};
 
 pub use check::{CheckReport, Problem};
 pub use inspect::{JournalRecords, PageDump, RecordSummary};
@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     ids::{DatabaseId, Lsn},
     options::{Durability, Options},
+    sync::{Mutex, thread::JoinHandle},
     txn::{
         core::Core,
         merger::Merger,

@@ -7,8 +7,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     disk::{Disk, LockError, OpenMode},
     error::{Error, Result},
@@ -25,6 +23,7 @@ use crate::{
         store::{Pager, PagerConfig},
     },
     recovery::{DATA_FILE, Replay, open_data, read_meta},
+    sync::Mutex,
     txn::{
         catalog::METADATA,
         core::{Bounds, Core},

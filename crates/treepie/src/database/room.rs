@@ -3,11 +3,10 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use parking_lot::Mutex;
-
 use crate::{
     checkpoint::Checkpointer,
     error::{Error, Result},
+    sync::Mutex,
     txn::{core::Core, signals::Ask},
 };
 
@@ -39,17 +38,23 @@ pub(super) fn make_room(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Resu
         let before = core.watermarks.checkpointed();
         core.signals.ask_and_wait(Ask::Checkpoint, WAIT_MAX);
         core.check_poison()?;
-        let oldest = core.pager.registry.oldest();
-        if journal_is_full(core)
-            && core.watermarks.checkpointed() == before
-            && oldest < core.watermarks.committed()
-        {
-            return Err(journal_bound(core));
-        }
         if core.watermarks.checkpointed() == before && journal_is_full(core) {
-            // What keeps the checkpoint is not a reader: meet it here, and say so.
-            checkpointer.lock().checkpoint(core)?;
+            checkpoint_here(core, checkpointer)?;
         }
+    }
+    Ok(())
+}
+
+/// The thread has come no further: its pass is a long one, or it has met something. Waits for the
+/// pass, and meets it here, to say so.
+fn checkpoint_here(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()> {
+    let mut checkpointer = checkpointer.lock();
+    let before = core.watermarks.checkpointed();
+    let visible = core.pager.registry.visible();
+    let lsn = checkpointer.checkpoint(core)?;
+    // There was something to do, and no other pass that would have been a reader meanwhile.
+    if lsn == before && visible > before && journal_is_full(core) {
+        return Err(journal_bound(core));
     }
     Ok(())
 }

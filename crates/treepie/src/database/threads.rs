@@ -1,16 +1,14 @@
 //! The threads of an open database: the checkpoint, the flusher, and those of the merger.
 
-use std::{
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
-
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     checkpoint,
     error::{Error, Result},
+    sync::{
+        Mutex, mpsc,
+        thread::{self, JoinHandle},
+    },
 };
 
 use super::{Shared, room::make_room};

@@ -18,7 +18,7 @@ use std::{
     process,
 };
 
-use parking_lot::Mutex;
+use crate::sync::LeafMutex;
 
 use super::{DiskLock, LockError};
 
@@ -27,7 +27,7 @@ const OWNER_LEN_MAX: u64 = 20;
 
 /// Device and inode of every lock file that this process holds. Held while one is taken or given
 /// back, so that these do not overlap.
-static HELD: Mutex<BTreeSet<FileKey>> = Mutex::new(BTreeSet::new());
+static HELD: LeafMutex<BTreeSet<FileKey>> = LeafMutex::new(BTreeSet::new());
 
 type FileKey = (u64, u64);
 

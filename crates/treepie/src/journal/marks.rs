@@ -1,7 +1,8 @@
 //! How many bytes of journal are behind an LSN: a sparse, bounded list of (LSN, bytes so far).
 //!
 //! The answer counts from the nearest mark at or below the LSN, so it is exact at marks and else
-//! too high by at most the distance of two marks; it grows with every append.
+//! too high by at most the distance of two marks; it grows with every append. Nothing is behind the
+//! last record once that is checkpointed: a writer who waits for a shorter journal goes on.
 
 use std::collections::VecDeque;
 
@@ -14,6 +15,8 @@ const DISTANCE_MIN: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct Marks {
     total: u64,
+    /// The last LSN that was counted.
+    last: Lsn,
     distance: u64,
     marks: VecDeque<(Lsn, u64)>,
 }
@@ -21,14 +24,15 @@ pub struct Marks {
 impl Marks {
     /// Nothing is behind `lsn` yet.
     pub fn new(lsn: Lsn) -> Marks {
-        Marks { total: 0, distance: DISTANCE_MIN, marks: VecDeque::from([(lsn, 0)]) }
+        Marks { total: 0, last: lsn, distance: DISTANCE_MIN, marks: VecDeque::from([(lsn, 0)]) }
     }
 
     /// Counts `bytes` more, up to and with `lsn`.
     pub fn add(&mut self, lsn: Lsn, bytes: u64) {
         self.total += bytes;
-        let last = self.marks.back().map_or(0, |mark| mark.1);
-        if self.total - last < self.distance {
+        self.last = lsn;
+        let marked = self.marks.back().map_or(0, |mark| mark.1);
+        if self.total - marked < self.distance {
             return;
         }
         if self.marks.len() >= MARKS_MAX {
@@ -50,6 +54,10 @@ impl Marks {
 
     /// Forgets the marks that only questions below `lsn` need.
     pub fn trim(&mut self, lsn: Lsn) {
+        if lsn >= self.last {
+            self.marks = VecDeque::from([(self.last, self.total)]);
+            return;
+        }
         let index = self.marks.partition_point(|mark| mark.0 <= lsn).saturating_sub(1);
         self.marks.drain(..index);
     }
@@ -73,5 +81,16 @@ mod tests {
         assert!(marks.marks.len() <= MARKS_MAX);
         marks.trim(Lsn(50_000));
         assert_eq!(marks.behind(Lsn(50_000)), found);
+    }
+
+    #[test]
+    fn nothing_is_behind_the_last_record_once_it_is_checkpointed() {
+        let mut marks = Marks::new(Lsn(0));
+        marks.add(Lsn(1), 4096);
+        assert_eq!(marks.behind(Lsn(1)), 4096, "too high, by less than a distance");
+        marks.trim(Lsn(1));
+        assert_eq!(marks.behind(Lsn(1)), 0);
+        marks.add(Lsn(2), 4096);
+        assert_eq!(marks.behind(Lsn(1)), 4096);
     }
 }

@@ -32,20 +32,19 @@ mod tests;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    sync::{Arc, OnceLock},
 };
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::{
     disk::Disk,
     error::{Error, Result},
     format::record::SealedRecord,
     ids::{DatabaseId, Lsn},
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+        thread::JoinHandle,
+    },
 };
 
 use self::{marks::Marks, segment::segment_name, spare::Shelf, writer::Writer};

@@ -3,16 +3,15 @@
 
 use std::{
     path::Path,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
 };
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::{
     disk::OpenMode,
     error::{Error, Result},
     format::record::Record,
     ids::Lsn,
+    sync::{Condvar, Mutex, atomic::AtomicBool, thread},
 };
 
 use super::{
@@ -101,7 +100,7 @@ impl Journal {
         let mut preparer = None;
         if is_background {
             let shared = shared.clone();
-            let thread = std::thread::Builder::new().name("treepie-spare".into());
+            let thread = thread::Builder::new().name("treepie-spare".into());
             let spawned = thread.spawn(move || prepare_spares(&shared));
             preparer = Some(spawned.map_err(Error::io("start a thread for", dir))?);
         }

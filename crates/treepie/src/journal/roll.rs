@@ -1,6 +1,6 @@
 //! Rolling to a new segment, and the thread that prepares its file ahead.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use crate::{
     disk::OpenMode,
@@ -9,6 +9,7 @@ use crate::{
         bytes::get_u64,
         segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
+    sync::atomic::Ordering,
 };
 
 use super::{

@@ -7,17 +7,16 @@
 //! is not ready, and is removed by the next recovery. A recycled segment keeps its old bytes: its
 //! frames carry another incarnation.
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Error, Result},
     ids::Lsn,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
 };
 
 const ZEROS_LEN: usize = 1 << 20;

@@ -28,16 +28,20 @@ use std::{
     collections::VecDeque,
     fmt,
     ptr::{NonNull, null_mut},
-    sync::atomic::{
-        AtomicPtr, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release, SeqCst},
-        fence,
-    },
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
-use crate::ids::{Lsn, PageId};
+use crate::{
+    ids::{Lsn, PageId},
+    sync::{
+        Mutex, MutexGuard, Planted,
+        atomic::{
+            AtomicPtr, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            fence,
+        },
+        is_planted,
+    },
+};
 
 use super::{
     pool::Pool,
@@ -149,7 +153,7 @@ impl Directory {
                 next = &node.next;
             }
             fence(Acquire);
-            if self.unlinks.load(Relaxed) == unlinks {
+            if self.unlinks.load(Relaxed) == unlinks || is_planted(Planted::WalkNotRepeated) {
                 let Some(node) = found else { return Found::Map };
                 assert_eq!(node.page.load(Relaxed), page.0, "a chain holds another page's version");
                 return answer(node);
@@ -336,7 +340,8 @@ impl Change<'_> {
             chains.unlinked_since = 0;
         }
         for item in unlinked.drain(..) {
-            if readers.need(item.from, item.until, item.epoch) {
+            let is_needed = readers.need(item.from, item.until, item.epoch);
+            if is_needed && !is_planted(Planted::FrameFreedEarly) {
                 chains.held.push(item);
             } else {
                 recycle(item.node, pool);
@@ -413,160 +418,73 @@ impl fmt::Debug for Directory {
 
 #[cfg(test)]
 mod tests {
-    use std::{panic::Location, sync::Arc, thread};
+    use std::{panic::Location, thread};
 
     use super::*;
-    use crate::{disk::RealDisk, pager::pool::PoolLimits};
+    use crate::pager::model::{PAGE_SIZE, World};
 
-    const PAGE_SIZE: usize = 4096;
     const PAGES: u32 = 24;
 
-    struct Bench {
-        directory: Directory,
-        registry: Registry,
-        pool: Pool,
-        /// Stands for the data file: the LSN whose version each page holds.
-        file: Vec<AtomicU64>,
-    }
-
-    fn bench() -> Bench {
-        let limits = PoolLimits { memory_max: 64 << 20, scratch_max: 0 };
-        Bench {
-            directory: Directory::new(),
-            registry: Registry::new(16, Lsn(0)),
-            pool: Pool::new(PAGE_SIZE, limits, Arc::new(RealDisk), ".".into()),
-            file: (0..PAGES).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
-    /// Whether the transaction `lsn` changes `page`; every reader can compute it.
-    fn changes(page: u32, lsn: u64) -> bool {
-        (lsn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % u64::from(PAGES) == u64::from(page)
-            || lsn.is_multiple_of(u64::from(page) + 2)
-    }
-
-    impl Bench {
-        fn commit(&self, lsn: u64) {
-            let mut change = self.directory.change(&self.registry);
-            for page in (0..PAGES).filter(|page| changes(*page, lsn)) {
-                let mut frame = self.pool.page().expect("memory is enough");
-                for bytes in frame.bytes_mut().chunks_exact_mut(8) {
-                    bytes.copy_from_slice(&(lsn << 8 | u64::from(page)).to_le_bytes());
-                }
-                change.push(PageId(page), Lsn(lsn), NewVersion::Frame(frame));
-            }
-            change.finish(&self.pool, false);
-            self.registry.publish(Lsn(lsn));
-        }
-
-        fn write_early(&self) {
-            let change = self.directory.change(&self.registry);
-            let reader = change.add_oldest_reader(0, Location::caller()).expect("a slot is free");
-            drop(change);
-            let pages = self.directory.change(&self.registry).take_dirty(usize::MAX);
-            for page in pages {
-                if let Found::Version(lsn, bytes) = self.directory.find(page, reader.lsn()) {
-                    check_bytes(bytes, page.0, lsn.0);
-                    self.file[page.0 as usize].store(lsn.0, Release);
-                    let mut change = self.directory.change(&self.registry);
-                    if change.cut(page, lsn) {
-                        change.keep_dirty([page]);
-                    }
-                    change.finish(&self.pool, false);
-                } else {
-                    self.directory.change(&self.registry).keep_dirty([page]);
-                }
-            }
-            self.registry.remove(&reader);
-        }
-
-        fn read_all(&self, lsn: Lsn) {
-            for page in 0..PAGES {
-                let expected = (0..=lsn.0).rev().find(|lsn| *lsn == 0 || changes(page, *lsn));
-                let expected = expected.expect("0 is always found");
-                match self.directory.find(PageId(page), lsn) {
-                    Found::Map => {
-                        let found = self.file[page as usize].load(Acquire);
-                        assert_eq!(found, expected, "page {page} at {lsn} in the file");
-                    }
-                    Found::Version(version, bytes) => {
-                        assert_eq!(version.0, expected, "page {page} at {lsn}");
-                        check_bytes(bytes, page, expected);
-                    }
-                    Found::Free => panic!("page {page} was never freed"),
-                }
-            }
-        }
-    }
-
-    fn check_bytes(bytes: &[u8], page: u32, lsn: u64) {
-        let expected = (lsn << 8 | u64::from(page)).to_le_bytes();
-        assert!(bytes.chunks_exact(8).all(|bytes| bytes == expected), "page {page} at {lsn}");
+    fn world() -> World {
+        World::new(PAGES, 64 << 20)
     }
 
     #[test]
     fn every_reader_sees_its_state_while_versions_come_and_go() {
-        let bench = bench();
+        let world = world();
         let last = 6_000;
         thread::scope(|scope| {
-            scope.spawn(|| (1..=last).for_each(|lsn| bench.commit(lsn)));
+            scope.spawn(|| (1..=last).for_each(|lsn| world.commit(lsn)));
             scope.spawn(|| {
-                while bench.registry.visible() < Lsn(last) {
-                    bench.write_early();
+                while world.registry.visible() < Lsn(last) {
+                    world.write_early();
                 }
             });
             for patience in [1, 3, 40] {
-                let bench = &bench;
+                let world = &world;
                 scope.spawn(move || {
-                    while bench.registry.visible() < Lsn(last) {
-                        let reader = bench.registry.add(0, Location::caller()).expect("a slot");
-                        (0..patience).for_each(|_| bench.read_all(reader.lsn()));
-                        bench.registry.remove(&reader);
+                    while world.registry.visible() < Lsn(last) {
+                        world.read(patience);
                     }
                 });
             }
         });
-        bench.write_early();
-        bench.directory.change(&bench.registry).finish(&bench.pool, true);
-        assert_eq!(bench.pool.memory_used(), 0, "versions are left although nobody needs them");
-        bench.read_all(Lsn(last));
+        world.end();
     }
 
     #[test]
     fn an_old_reader_keeps_its_own_versions_and_no_others() {
-        let bench = bench();
-        (1..=10).for_each(|lsn| bench.commit(lsn));
-        let old = bench.registry.add(0, Location::caller()).expect("a slot is free");
-        (11..=500).for_each(|lsn| bench.commit(lsn));
-        let versions = bench.directory.change(&bench.registry).version_count();
+        let world = world();
+        (1..=10).for_each(|lsn| world.commit(lsn));
+        let old = world.registry.add(0, Location::caller()).expect("a slot is free");
+        (11..=500).for_each(|lsn| world.commit(lsn));
+        let versions = world.directory.change(&world.registry).version_count();
         assert!(versions <= 3 * PAGES as usize, "{versions} versions of {PAGES} pages");
-        assert!(bench.pool.memory_used() <= 3 * PAGES as usize * PAGE_SIZE);
-        bench.write_early();
-        bench.read_all(old.lsn());
-        bench.registry.remove(&old);
-        bench.write_early();
-        bench.directory.change(&bench.registry).finish(&bench.pool, true);
-        assert_eq!(bench.pool.memory_used(), 0);
+        assert!(world.pool.memory_used() <= 3 * PAGES as usize * PAGE_SIZE);
+        world.write_early();
+        world.read_all(old.lsn());
+        world.registry.remove(&old);
+        world.end();
     }
 
     #[test]
     fn a_freed_page_is_free_from_its_lsn_on() {
-        let bench = bench();
-        bench.commit(1);
-        let page = PageId((0..PAGES).find(|page| changes(*page, 1)).expect("it changes a page"));
-        let before = bench.registry.add(0, Location::caller()).expect("a slot is free");
-        let mut change = bench.directory.change(&bench.registry);
+        let world = world();
+        world.commit(1);
+        let page = PageId((0..PAGES).find(|page| world.changes(*page, 1)).expect("it changes one"));
+        let before = world.registry.add(0, Location::caller()).expect("a slot is free");
+        let mut change = world.directory.change(&world.registry);
         change.push(page, Lsn(2), NewVersion::Free);
-        change.finish(&bench.pool, false);
-        bench.registry.publish(Lsn(2));
-        assert!(matches!(bench.directory.find(page, Lsn(1)), Found::Version(Lsn(1), _)));
-        assert_eq!(bench.directory.find(page, Lsn(2)), Found::Free);
-        bench.registry.remove(&before);
+        change.finish(&world.pool, false);
+        world.registry.publish(Lsn(2));
+        assert!(matches!(world.directory.find(page, Lsn(1)), Found::Version(Lsn(1), _)));
+        assert_eq!(world.directory.find(page, Lsn(2)), Found::Free);
+        world.registry.remove(&before);
     }
 
     #[test]
     fn runs_that_are_versions_still_go_back_when_the_directory_ends() {
-        let Bench { mut directory, registry, pool, .. } = bench();
+        let World { mut directory, registry, pool, .. } = world();
         let mut change = directory.change(&registry);
         for page in [3, 9] {
             let frame = pool.run(3 * PAGE_SIZE).expect("memory");

@@ -15,11 +15,10 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     disk::{DiskFile, DiskMap},
     ids::PageId,
+    sync::LeafMutex,
 };
 
 use super::zeroed::ZeroedSlice;
@@ -86,7 +85,7 @@ impl MapView {
 pub struct MapCell {
     current: AtomicPtr<MapView>,
     /// All maps of this database; shared pointers, so that they keep their addresses.
-    views: Mutex<Vec<Arc<MapView>>>,
+    views: LeafMutex<Vec<Arc<MapView>>>,
 }
 
 impl MapCell {
@@ -95,7 +94,7 @@ impl MapCell {
     /// # Errors
     /// What the operating system says.
     pub fn new(file: &dyn DiskFile, reserve: usize, page_size: usize) -> io::Result<MapCell> {
-        let cell = MapCell { current: AtomicPtr::new(null_mut()), views: Mutex::default() };
+        let cell = MapCell { current: AtomicPtr::new(null_mut()), views: LeafMutex::default() };
         cell.install(MapView::new(file, reserve, page_size)?);
         Ok(cell)
     }

@@ -4,6 +4,8 @@
 pub mod access;
 pub mod directory;
 mod map;
+#[cfg(any(test, feature = "shuttle"))]
+pub mod model;
 pub mod pool;
 pub mod readers;
 pub mod space;

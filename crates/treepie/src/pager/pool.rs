@@ -21,11 +21,11 @@ use std::{
 };
 
 use memmap2::MmapMut;
-use parking_lot::Mutex;
 
 use crate::{
     disk::{Disk, ScratchMap},
     error::{Error, Result},
+    sync::LeafMutex,
 };
 
 const SLAB_SIZE: usize = 4 << 20;
@@ -110,7 +110,7 @@ pub struct Pool {
     /// Bytes of pages on the shelf, and of all slabs.
     shelf_len: AtomicUsize,
     slabs_len: AtomicUsize,
-    shelves: Mutex<Shelves>,
+    shelves: LeafMutex<Shelves>,
 }
 
 #[derive(Default)]
@@ -142,7 +142,7 @@ impl Pool {
             scratch_used: AtomicUsize::new(0),
             shelf_len: AtomicUsize::new(0),
             slabs_len: AtomicUsize::new(0),
-            shelves: Mutex::default(),
+            shelves: LeafMutex::default(),
         }
     }
 

@@ -3,13 +3,8 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::*},
-    },
+    sync::{Arc, atomic::AtomicU64 as Counter},
 };
-
-use parking_lot::Mutex;
 
 use crate::{
     disk::{Disk, DiskFile},
@@ -20,6 +15,10 @@ use crate::{
     },
     ids::{Lsn, PageId, TreeId},
     limits::PAGE_COUNT_MAX,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::*},
+    },
 };
 
 use super::{
@@ -61,7 +60,7 @@ pub struct Pager {
     file_pages: AtomicU32,
     /// Serialises growth.
     growth: Mutex<()>,
-    growth_count: AtomicU64,
+    growth_count: Counter,
     /// Versions of pages.
     pub directory: Directory,
     /// Memory of versions.
@@ -95,7 +94,7 @@ impl Pager {
             map,
             file_pages: AtomicU32::new(file_pages),
             growth: Mutex::new(()),
-            growth_count: AtomicU64::new(0),
+            growth_count: Counter::new(0),
             directory: Directory::new(),
             pool: Pool::new(page_size, config.pool, disk, config.scratch_dir),
             registry: Registry::new(config.readers_max, config.visible),

@@ -7,13 +7,16 @@
 
 use std::{
     ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64 as PlainU64},
+};
+
+use crate::{
+    ids::{Lsn, PageId},
     sync::atomic::{
-        AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
+        AtomicPtr, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
-
-use crate::ids::{Lsn, PageId};
 
 use super::pool::{Frame, Origin, Pool};
 
@@ -23,7 +26,7 @@ pub(super) struct Node {
     pub(super) next: AtomicPtr<Node>,
     /// Null for a page that was freed by this LSN.
     data: AtomicPtr<u8>,
-    pub(super) len: AtomicU64,
+    pub(super) len: PlainU64,
     pub(super) page: AtomicU32,
     origin: AtomicU8,
 }
@@ -55,7 +58,7 @@ impl Node {
             lsn: AtomicU64::new(u64::MAX),
             next: AtomicPtr::new(null_mut()),
             data: AtomicPtr::new(null_mut()),
-            len: AtomicU64::new(0),
+            len: PlainU64::new(0),
             page: AtomicU32::new(0),
             origin: AtomicU8::new(0),
         }

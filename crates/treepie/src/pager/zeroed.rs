@@ -5,13 +5,11 @@
 
 #![allow(unsafe_code, reason = "a slice of an anonymous map")]
 
-use std::{
-    io,
-    ops::Deref,
-    sync::atomic::{AtomicPtr, AtomicU64},
-};
+use std::{io, ops::Deref, sync::atomic::AtomicU64};
 
 use memmap2::MmapMut;
+
+use crate::sync::atomic::AtomicPtr;
 
 /// What zeros are a valid value of; implemented here alone.
 pub trait Zeros {}

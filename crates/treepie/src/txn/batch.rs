@@ -6,12 +6,11 @@
 
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
-
 use crate::{
     error::{Error, Result},
     ids::Lsn,
     options::Durability,
+    sync::MutexGuard,
 };
 
 use super::{

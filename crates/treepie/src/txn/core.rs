@@ -4,13 +4,8 @@ use std::{
     collections::VecDeque,
     fmt,
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::*},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicU64 as Counter},
 };
-
-use parking_lot::Mutex;
 
 use crate::{
     disk::{Disk, DiskLock},
@@ -23,6 +18,10 @@ use crate::{
     journal::{Journal, JournalPosition},
     options::{Durability, Merging},
     pager::{space::Space, store::Pager},
+    sync::{
+        LeafMutex, Mutex,
+        atomic::{AtomicU64, Ordering::*},
+    },
 };
 
 use super::{
@@ -79,7 +78,7 @@ pub struct Core {
     /// Identity and history of the database.
     pub lineage: Lineage,
     /// The meta page that was written last; not locked across I/O.
-    pub meta: Mutex<Meta>,
+    pub meta: LeafMutex<Meta>,
     /// Wakes the checkpoint, and those who wait for it.
     pub signals: Signals,
     /// Counters for statistics.
@@ -210,25 +209,25 @@ impl Watermarks {
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Transactions that changed something.
-    pub commits: AtomicU64,
+    pub commits: Counter,
     /// Bytes of records.
-    pub record_bytes: AtomicU64,
+    pub record_bytes: Counter,
     /// Syncs of the journal that a commit asked for.
-    pub syncs: AtomicU64,
+    pub syncs: Counter,
     /// Closures that were committed.
-    pub closures: AtomicU64,
+    pub closures: Counter,
     /// Write transactions that began.
-    pub transactions: AtomicU64,
+    pub transactions: Counter,
     /// Transactions that were rolled back.
-    pub rollbacks: AtomicU64,
+    pub rollbacks: Counter,
     /// Checkpoints that ended with a meta page.
-    pub checkpoints: AtomicU64,
+    pub checkpoints: Counter,
     /// Pages that were written to the data file.
-    pub pages_written: AtomicU64,
+    pub pages_written: Counter,
     /// Writes that had to wait for the checkpoint.
-    pub waits: AtomicU64,
+    pub waits: Counter,
     /// Writes that paused because the checkpoint was behind.
-    pub pauses: AtomicU64,
+    pub pauses: Counter,
 }
 
 impl Core {
@@ -252,7 +251,7 @@ impl Core {
             watermarks: Watermarks::new(meta.checkpoint, last.lsn),
             commits: Mutex::new(VecDeque::from([point])),
             lineage: meta.lineage,
-            meta: Mutex::new(meta),
+            meta: LeafMutex::new(meta),
             writer: Mutex::new(Writer {
                 pages: PagesState::new(space),
                 tail: last,

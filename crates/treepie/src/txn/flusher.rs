@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::sync::deadline;
+use crate::sync::{Condvar, Mutex, deadline};
 
 use super::core::Core;
 

@@ -13,11 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     error::{Error, Result},
     ids::Lsn,
+    sync::LeafMutex,
 };
 
 use super::{
@@ -93,7 +92,7 @@ impl Queued {
 
 /// A closure and, later, its result.
 pub struct Slot<F, T> {
-    state: Mutex<State<F, T>>,
+    state: LeafMutex<State<F, T>>,
 }
 
 enum State<F, T> {
@@ -117,7 +116,7 @@ where
     F: FnOnce(&mut WriteTxn<'_>) -> Result<T>,
 {
     pub fn new(change: F) -> Slot<F, T> {
-        Slot { state: Mutex::new(State::Waiting(change)) }
+        Slot { state: LeafMutex::new(State::Waiting(change)) }
     }
 
     fn set(&self, state: State<F, T>) -> State<F, T> {

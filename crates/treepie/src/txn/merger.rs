@@ -20,19 +20,18 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::*},
-    },
+    sync::Arc,
     time::Instant,
 };
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     error::{Error, Result},
     options::{Durability, Merging},
-    sync::{Flag, deadline},
+    sync::{
+        Condvar, Flag, Mutex, MutexGuard, Planted,
+        atomic::{AtomicBool, Ordering::*},
+        deadline, is_planted,
+    },
 };
 
 use super::{
@@ -168,7 +167,9 @@ impl Merger {
         }
         if begins && !may_lead {
             queue.leaderless += 1;
-            self.work.notify_one();
+            if !is_planted(Planted::SilentJoin) {
+                self.work.notify_one();
+            }
         }
         Joined { flag, leads: begins && may_lead }
     }

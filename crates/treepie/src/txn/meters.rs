@@ -6,7 +6,8 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
+
+use crate::sync::LeafMutex;
 
 /// A step of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +99,8 @@ struct Slow {
 /// All meters of one database.
 #[derive(Debug)]
 pub struct Meters {
-    histograms: [Mutex<Histogram<u64>>; COUNT],
-    slow: Mutex<Vec<Slow>>,
+    histograms: [LeafMutex<Histogram<u64>>; COUNT],
+    slow: LeafMutex<Vec<Slow>>,
 }
 
 impl Default for Meters {
@@ -108,8 +109,8 @@ impl Default for Meters {
             Histogram::new_with_max(NANOS_MAX, DIGITS).expect("the bounds are those of the crate")
         };
         Meters {
-            histograms: std::array::from_fn(|_| Mutex::new(histogram())),
-            slow: Mutex::default(),
+            histograms: std::array::from_fn(|_| LeafMutex::new(histogram())),
+            slow: LeafMutex::default(),
         }
     }
 }

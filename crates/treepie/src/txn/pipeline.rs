@@ -24,14 +24,13 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     error::{Error, Result},
     format::record::SealedRecord,
     ids::Lsn,
     journal::group_len,
     options::Durability,
+    sync::{LeafMutex, Mutex, Planted, is_planted},
 };
 
 use super::{
@@ -59,7 +58,7 @@ pub struct Pipeline {
     turn: Mutex<()>,
     queue: Mutex<Queue>,
     failure: OnceLock<Failure>,
-    spares: Mutex<Vec<SealedRecord>>,
+    spares: LeafMutex<Vec<SealedRecord>>,
 }
 
 #[derive(Debug, Default)]
@@ -185,6 +184,9 @@ impl Pipeline {
         core.counters.record_bytes.fetch_add(bytes, Relaxed);
         let written = core.meters.step(Step::Write, begin);
         let mut end = written;
+        if is_planted(Planted::EarlyPublish) {
+            group.iter().for_each(|record| publish(core, record.point));
+        }
         if sync {
             let synced = core.journal.sync()?;
             core.watermarks.set_synced(synced);
@@ -239,7 +241,13 @@ fn is_final(core: &Core, lsn: Lsn, durability: Durability) -> bool {
         Durability::Buffered => marks.appended() >= lsn,
         Durability::Sync | Durability::Group { .. } => marks.synced() >= lsn,
     };
-    enough && marks.committed() >= lsn
+    // Readers see it: `committed` rises a moment before.
+    let visible = if is_planted(Planted::FinalBeforeVisible) {
+        marks.committed()
+    } else {
+        core.pager.registry.visible()
+    };
+    enough && visible >= lsn
 }
 
 /// Publishes a commit if all before it are published, and it is not.

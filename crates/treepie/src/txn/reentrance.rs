@@ -3,7 +3,10 @@
 
 use std::cell::Cell;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sync::thread_local,
+};
 
 use super::core::Core;
 
@@ -18,7 +21,7 @@ thread_local! {
 /// [`Error::Reentrant`], [`Error::Bound`].
 pub fn enter(core: &Core) -> Result<()> {
     let address = std::ptr::from_ref(core).addr();
-    let mut writing = WRITING.get();
+    let mut writing = WRITING.with(Cell::get);
     if writing.contains(&address) {
         return Err(Error::Reentrant);
     }
@@ -28,17 +31,19 @@ pub fn enter(core: &Core) -> Result<()> {
         hint: "end one of them first",
     })?;
     *place = address;
-    WRITING.set(writing);
+    WRITING.with(|cell| cell.set(writing));
     Ok(())
 }
 
 /// Notes that it does so no longer.
 pub fn leave(core: &Core) {
     let address = std::ptr::from_ref(core).addr();
-    WRITING.set(WRITING.get().map(|place| if place == address { 0 } else { place }));
+    WRITING.with(|writing| {
+        writing.set(writing.get().map(|place| if place == address { 0 } else { place }));
+    });
 }
 
 /// Whether this thread is inside a write transaction of `core`.
 pub fn is_writing(core: &Core) -> bool {
-    WRITING.get().contains(&std::ptr::from_ref(core).addr())
+    WRITING.with(Cell::get).contains(&std::ptr::from_ref(core).addr())
 }

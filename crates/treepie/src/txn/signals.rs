@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 /// What was asked of the checkpoint and what it has done.
 #[derive(Debug, Default)]

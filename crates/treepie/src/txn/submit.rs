@@ -8,11 +8,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::{
     error::{Error, Result},
     ids::Lsn,
+    sync::{Condvar, Mutex, Planted, is_planted},
 };
 
 use super::{
@@ -72,9 +71,10 @@ where
 
     fn settle(&self, outcome: Result<Lsn>) {
         self.slot.settle(outcome);
+        let stale = is_planted(Planted::StaleLook).then(|| self.end.lock().is_waited_for);
         let mut end = self.end.lock();
         end.is_settled = true;
-        let (waker, is_waited_for) = (end.waker.take(), end.is_waited_for);
+        let (waker, is_waited_for) = (end.waker.take(), stale.unwrap_or(end.is_waited_for));
         drop(end);
         if is_waited_for {
             self.ended.notify_all();

@@ -19,14 +19,13 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use parking_lot::MutexGuard;
-
 use crate::{
     error::{Error, Result},
     ids::Lsn,
     limits::ANNOTATIONS_LEN_MAX,
     options::Durability,
     pager::{readers::ReaderSlot, space::Space},
+    sync::MutexGuard,
     tree::{self, TreeState},
 };
 
