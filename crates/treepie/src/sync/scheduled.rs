@@ -7,7 +7,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError, atomic as real},
+    sync::{Arc, PoisonError, TryLockError, atomic as real},
     time::{Duration, Instant},
 };
 
@@ -153,6 +153,16 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         MutexGuard { mutex: self, inner: Some(inner) }
+    }
+
+    /// Takes it if nobody holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let inner = match self.0.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(MutexGuard { mutex: self, inner: Some(inner) })
     }
 
     /// What it protects, for its only owner.
