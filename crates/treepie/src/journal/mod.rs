@@ -40,14 +40,15 @@ use crate::{
     error::{Error, Result},
     format::record::SealedRecord,
     ids::{DatabaseId, Lsn},
-    sync::{
-        Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
-        thread::JoinHandle,
-    },
+    sync::{Condvar, Mutex, atomic::Ordering, thread::JoinHandle},
 };
 
-use self::{marks::Marks, segment::segment_name, spare::Shelf, writer::Writer};
+use self::{
+    marks::Marks,
+    segment::segment_name,
+    spare::{Calls, Shelf},
+    writer::Writer,
+};
 
 pub use self::{cursor::TornTail, reader::JournalReader, writer::group_len};
 
@@ -138,7 +139,7 @@ struct Shared {
     shelf_changed: Condvar,
     marks: Mutex<Marks>,
     poison: OnceLock<&'static str>,
-    is_closing: AtomicBool,
+    calls: Calls,
 }
 
 impl Journal {
@@ -276,7 +277,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.shared.is_closing.store(true, Ordering::Relaxed);
+        self.shared.calls.stop.store(true, Ordering::Relaxed);
         // The lock orders the flag before the thread's next look at it: no wake-up is lost.
         drop(self.shared.shelf.lock());
         self.shared.shelf_changed.notify_all();

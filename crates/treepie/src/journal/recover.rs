@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     format::record::Record,
     ids::Lsn,
-    sync::{Condvar, Mutex, atomic::AtomicBool, thread},
+    sync::{Condvar, Mutex, thread},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     marks::Marks,
     roll::{first_segment_len, prepare_spares},
     segment::{align_block, segment_name},
-    spare::{Live, Shelf, adopt_spares},
+    spare::{Calls, Live, Shelf, adopt_spares},
     writer::Writer,
 };
 
@@ -95,7 +95,7 @@ impl Journal {
             shelf_changed: Condvar::new(),
             marks: Mutex::new(marks),
             poison: OnceLock::new(),
-            is_closing: AtomicBool::new(false),
+            calls: Calls::default(),
         });
         let mut preparer = None;
         if is_background {

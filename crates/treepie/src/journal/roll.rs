@@ -100,6 +100,7 @@ impl Shared {
             if shelf.preparing.is_none_or(|len| len < len_min) {
                 break;
             }
+            self.calls.hurry.store(true, Ordering::Relaxed);
             self.shelf_changed.wait(&mut shelf);
         }
         shelf.wanted = None;
@@ -132,18 +133,19 @@ impl Shared {
 /// Prepares spares as they are asked for, until the journal is dropped.
 pub fn prepare_spares(shared: &Arc<Shared>) {
     let mut shelf = shared.shelf.lock();
-    while !shared.is_closing.load(Ordering::Relaxed) {
+    while !shared.calls.stop.load(Ordering::Relaxed) {
         let Some(len) = shelf.wanted.take() else {
             shared.shelf_changed.wait(&mut shelf);
             continue;
         };
         let spare = Spare { number: shelf.take_number(), len };
         shelf.preparing = Some(len);
+        shared.calls.hurry.store(false, Ordering::Relaxed);
         let is_zeroing = shelf.is_zeroing;
         drop(shelf);
         let config = &shared.config;
         let (disk, dir) = (&*config.disk, &config.dir);
-        let made = prepare_spare(disk, dir, spare, is_zeroing, Some(&shared.is_closing));
+        let made = prepare_spare(disk, dir, spare, is_zeroing, Some(&shared.calls));
         shelf = shared.shelf.lock();
         shelf.preparing = None;
         match made {

@@ -19,9 +19,13 @@ use crate::{
     },
 };
 
+/// Zeros are written in pieces of this length, in bytes, when nobody waits for them; a commit's sync
+/// waits for few of them, then.
+const PACED_LEN: usize = 64 << 10;
+/// Pause after each such piece: about 60 MB/s.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Otherwise of this length.
 const ZEROS_LEN: usize = 1 << 20;
-/// Pause after each such piece in the background, about 250 MB/s: syncs of commits go between.
-const ZEROS_PAUSE: Duration = Duration::from_millis(4);
 /// Highest number of a spare that is taken for one: counting on from there cannot overflow.
 const NUMBER_MAX: u64 = 1 << 63;
 
@@ -115,18 +119,27 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
     Ok(())
 }
 
-/// Makes a spare of `len` bytes, synced, zeroed or only allocated. With `stop` it takes its time, and
+/// What the one who prepares a spare ahead of need listens to.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Give up.
+    pub stop: AtomicBool,
+    /// Someone waits for it.
+    pub hurry: AtomicBool,
+}
+
+/// Makes a spare of `len` bytes, synced, zeroed or only allocated. With `calls` it takes its time, and
 /// returns `None` when told to stop in between. When it fails, what there is of it is removed: a full disk has other uses for it.
 pub fn prepare_spare(
     disk: &dyn Disk,
     dir: &Path,
     spare: Spare,
     is_zeroing: bool,
-    stop: Option<&AtomicBool>,
+    calls: Option<&Calls>,
 ) -> Result<Option<Spare>> {
     let path = dir.join(format!("spare-{}.new", spare.number));
     let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
-    let filled = fill(&*file, &path, spare.len, is_zeroing, stop);
+    let filled = fill(&*file, &path, spare.len, is_zeroing, calls);
     if !matches!(filled, Ok(true)) {
         drop(file);
         if let Err(error) = disk.remove(&path) {
@@ -144,20 +157,22 @@ fn fill(
     path: &Path,
     file_len: u64,
     is_zeroing: bool,
-    stop: Option<&AtomicBool>,
+    calls: Option<&Calls>,
 ) -> Result<bool> {
     file.allocate(file_len).map_err(Error::io("allocate", path))?;
     let zeros = vec![0; ZEROS_LEN];
     let mut offset = if is_zeroing { 0 } else { file_len };
     while offset < file_len {
-        if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        if calls.is_some_and(|calls| calls.stop.load(Ordering::Relaxed)) {
             return Ok(false);
         }
-        let len = usize::try_from(file_len - offset).unwrap_or(usize::MAX).min(ZEROS_LEN);
+        let is_paced = calls.is_some_and(|calls| !calls.hurry.load(Ordering::Relaxed));
+        let len_max = if is_paced { PACED_LEN } else { ZEROS_LEN };
+        let len = usize::try_from(file_len - offset).unwrap_or(usize::MAX).min(len_max);
         file.write_at(offset, &zeros[..len]).map_err(Error::io("write", path))?;
-        if stop.is_some() {
+        if is_paced {
             file.start_writeback(offset, len as u64).map_err(Error::io("write out", path))?;
-            thread::sleep(ZEROS_PAUSE);
+            thread::sleep(PAUSE);
         }
         offset += len as u64;
     }
