@@ -135,6 +135,10 @@ impl Checkpointer {
         pages: &[PageId],
     ) -> Result<Option<(Lsn, usize)>> {
         let bound = reader.lsn();
+        if bound > core.watermarks.synced() {
+            // Commits that are acknowledged before their sync.
+            core.pipeline.sync(core)?;
+        }
         if bound > core.watermarks.committed().min(core.watermarks.synced()) {
             return Ok(None);
         }

@@ -155,8 +155,7 @@ impl Claims {
 impl Database {
     /// Checks the whole database as of the newest commit: that every page has its checksum and
     /// layout, keys are in order, and each page belongs to one tree, or is free, or fixed. Takes
-    /// time in proportion to its size. Waits for the writer of the moment; then readers and writers
-    /// go on meanwhile.
+    /// time in proportion to its size. Readers and writers go on meanwhile.
     ///
     /// # Errors
     /// [`Error::Bound`], [`Error::Reentrant`]: it could not begin. Damage is in the report.
@@ -166,10 +165,7 @@ impl Database {
         if crate::txn::reentrance::is_writing(core) {
             return Err(Error::Reentrant);
         }
-        let (snapshot, page_count) = {
-            let _writer = core.writer.lock();
-            (self.read()?, core.commits.lock().back().map_or(0, |commit| commit.page_count))
-        };
+        let (snapshot, page_count) = self.read_with_page_count()?;
         let metas = {
             // The checkpoint may be writing one.
             let _checkpointer = self.shared.checkpointer.lock();
@@ -177,6 +173,21 @@ impl Database {
         };
         let group_count = page_count.div_ceil(pages_per_group(core.pager.page_size()));
         Ok(check_snapshot(&core.pager, &snapshot, group_count, metas))
+    }
+}
+
+impl Database {
+    /// A snapshot, and one past the highest page that is used in it. Commits below the oldest reader
+    /// are forgotten by the checkpoint alone, and not that of the newest.
+    fn read_with_page_count(&self) -> Result<(Snapshot, u32)> {
+        loop {
+            let snapshot = self.read()?;
+            let commits = self.shared.core.commits.lock();
+            let own = commits.iter().find(|commit| commit.position.lsn == snapshot.lsn());
+            if let Some(own) = own {
+                return Ok((snapshot, own.page_count));
+            }
+        }
     }
 }
 

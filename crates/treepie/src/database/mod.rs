@@ -145,7 +145,7 @@ impl Database {
         change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
     ) -> Result<Receipt<T>> {
         let durability = self.shared.core.bounds.durability;
-        Merger::write(&self.shared.core, change, durability, Location::caller(), || {
+        Merger::write(&self.shared.core, change, durability, Location::caller(), &|| {
             self.make_room()
         })
     }
@@ -163,7 +163,7 @@ impl Database {
         durability: Durability,
         change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
     ) -> Result<Receipt<T>> {
-        Merger::write(&self.shared.core, change, durability, Location::caller(), || {
+        Merger::write(&self.shared.core, change, durability, Location::caller(), &|| {
             self.make_room()
         })
     }
@@ -210,7 +210,7 @@ impl Database {
     ) -> Result<Submitted<T>> {
         self.shared.start_mergers()?;
         let location = Location::caller();
-        Merger::submit(&self.shared.core, change, durability, location, || self.make_room())
+        Merger::submit(&self.shared.core, change, durability, location, &|| self.make_room())
     }
 
     /// Makes everything that was committed by now durable, whatever its durability; returns up to

@@ -15,6 +15,8 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Longest pause of a batch while the checkpoint is behind and nothing is used up yet: many short
 /// ones instead of one long stop.
 const PAUSE_MAX: Duration = Duration::from_millis(8);
+/// Longest stop of a batch for memory; then it goes on with what is left, and with scratch files.
+const STOP_MAX: Duration = Duration::from_millis(16);
 
 /// Waits while memory or journal are used up, so that what the checkpoint cannot keep up with
 /// slows writers down instead of growing.
@@ -28,10 +30,9 @@ pub(super) fn make_room(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Resu
         core.counters.pauses.fetch_add(1, Relaxed);
         core.signals.pause(PAUSE_MAX.mul_f64(pressure * pressure));
     }
-    let limits = core.pager.pool.limits();
-    if core.pager.pool.memory_used() > limits.memory_max / 16 * 15 {
+    if pressure >= 1.0 && core.pager.pool.scratch_used() == 0 {
         core.counters.waits.fetch_add(1, Relaxed);
-        core.signals.ask_and_wait(Ask::WriteEarly, WAIT_MAX);
+        core.signals.ask_and_wait(Ask::WriteEarly, STOP_MAX);
     }
     while journal_is_full(core) {
         core.counters.waits.fetch_add(1, Relaxed);

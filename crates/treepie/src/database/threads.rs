@@ -53,7 +53,7 @@ impl Shared {
         while threads.mergers.len() < MERGER_COUNT {
             let (core, checkpointer) = (Arc::clone(&self.core), Arc::clone(&self.checkpointer));
             let thread = self.spawn("treepie-merge", move || {
-                core.merger.serve(&core, || make_room(&core, &checkpointer));
+                core.merger.serve(&core, &|| make_room(&core, &checkpointer));
             })?;
             threads.mergers.push(thread);
         }

@@ -21,7 +21,7 @@ pub enum Durability {
         delay_max: Duration,
     },
     /// When the operating system has it: a process that is killed loses nothing, a power cut the
-    /// writes since the last sync, which is at most [`Options::sync_interval`] ago.
+    /// writes since the last sync, which is about [`Options::sync_interval`] ago at most.
     Buffered,
     /// When readers see it: a killed process and a power cut lose the writes since the last sync.
     Memory,

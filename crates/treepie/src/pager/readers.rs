@@ -158,8 +158,10 @@ impl Registry {
         Ok(ReaderSlot { index, lsn: Lsn(lsn) })
     }
 
-    /// Registers a reader of `lsn`, which another reader has, or which is the visible LSN. The
-    /// caller holds the lock of the directory, so that nothing is taken out meanwhile.
+    /// Registers a reader of `lsn`. That is the LSN of another reader, and the caller holds the lock
+    /// of the directory, so that nothing is taken out meanwhile; or it is the newest sealed LSN, and
+    /// the caller is the writer: no version above it comes before the reader ends, and the newest
+    /// versions of pages are taken out of their chains only when the file shows the same.
     ///
     /// # Errors
     /// [`Error::Bound`] when all slots are taken.
@@ -175,6 +177,8 @@ impl Registry {
         *slot.location.lock() = Some(location);
         slot.epoch.store(0, SeqCst);
         slot.state.store(lsn.0 + LSN_BASE, SeqCst);
+        // As in `add`: what was taken out before is nothing that this reader can find.
+        slot.epoch.store(self.epoch.load(SeqCst), SeqCst);
         fence(SeqCst);
         Ok(ReaderSlot { index, lsn })
     }

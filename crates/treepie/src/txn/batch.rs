@@ -1,21 +1,27 @@
 //! Running a batch: its closures one after another in one transaction, each with a savepoint of its
 //! own; then one record, one commit, and everyone is told.
 //!
-//! A closure that fails or panics is undone by itself, and the others stay; nothing runs twice.
-//! Where a batch grows beyond its bounds it becomes several records, which still share one write.
+//! A closure that fails or panics is undone by itself, and the others stay; nothing runs twice. A
+//! batch that grows beyond its bounds is run in parts: each has a record of its own, is committed and
+//! settled before the next one begins, and asks for room again.
 
-use std::time::Instant;
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
 
 use crate::{
     error::{Error, Result},
     ids::Lsn,
     options::Durability,
-    sync::MutexGuard,
+    sync::{Flag, MutexGuard},
 };
 
 use super::{
     core::{Core, Writer},
-    job::foreign,
+    job::{Queued, foreign},
     merger::Batch,
     meters::Step,
     write::WriteTxn,
@@ -25,65 +31,91 @@ use super::{
 /// writes, and the panic goes on.
 struct Run<'a> {
     core: &'a Core,
-    batch: Batch,
-    /// How the closures ended that were run, in their order.
+    /// The closures that are not settled, in their order.
+    jobs: VecDeque<Queued>,
+    /// How those of them ended that were run.
     outcomes: Vec<Result<Lsn>>,
+    durability: Durability,
+    flag: Arc<Flag>,
+    settled: u32,
 }
 
-/// Runs a batch, commits it, and settles its closures.
+/// What is said of a panic where there should be none.
+const PANICKED: &str = "commit that panicked";
+
+/// Runs a batch, commits it, and settles its closures. `room` is what asking for room said; it is
+/// asked again by `more_room` for each further part.
 pub(super) fn run<'a>(
     core: &'a Core,
-    writer: MutexGuard<'a, Writer>,
+    mut writer: MutexGuard<'a, Writer>,
     batch: Batch,
-    room: Result<()>,
+    mut room: Result<()>,
+    more_room: &dyn Fn() -> Result<()>,
 ) {
-    let begin = Instant::now();
-    core.meters.note_batch(batch.jobs.len());
-    let waits = batch.jobs.iter().map(|job| job.waited(begin));
-    core.meters.note_all(Step::QueueWait, waits);
-    let outcomes = Vec::with_capacity(batch.jobs.len());
-    let mut run = Run { core, batch, outcomes };
-    let writer = match room {
-        Ok(()) => run.execute(writer),
-        Err(error) => {
-            run.fail_rest(&error);
-            writer
-        }
+    let (begin, count) = (Instant::now(), batch.jobs.len());
+    core.meters.note_batch(count);
+    let mut run = Run {
+        core,
+        jobs: batch.jobs.into(),
+        outcomes: Vec::with_capacity(count),
+        durability: batch.durability,
+        flag: batch.flag,
+        settled: 0,
     };
-    let overlaps = core.bounds.merging.overlaps(begin.elapsed(), run.batch.jobs.len());
+    loop {
+        writer = match room {
+            Ok(()) => run.execute(writer),
+            Err(error) => {
+                run.fail_rest(&error);
+                writer
+            }
+        };
+        if run.outcomes.len() == run.jobs.len() {
+            break;
+        }
+        run.commit();
+        run.settle();
+        room = ask(core, more_room);
+    }
+    let overlaps = core.bounds.merging.overlaps(begin.elapsed(), count);
     let held = (!overlaps).then_some(writer);
     run.commit();
     drop(held);
     run.settle();
 }
 
+/// Asks for room in memory and journal; a panic is an error, so that the batch still has its leader.
+pub(super) fn ask(core: &Core, room: &dyn Fn() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(room)).unwrap_or_else(|_| {
+        let error = Error::Poisoned { action: PANICKED };
+        core.poison(PANICKED, &error);
+        Err(error)
+    })
+}
+
 impl<'a> Run<'a> {
-    /// Runs all closures, in as many transactions as the bounds ask for.
-    fn execute(&mut self, mut writer: MutexGuard<'a, Writer>) -> MutexGuard<'a, Writer> {
-        while self.outcomes.len() < self.batch.jobs.len() {
-            let next = &self.batch.jobs[self.outcomes.len()];
-            if let Err(error) = make_way(self.core) {
+    /// Runs as many closures as the bounds of a transaction allow.
+    fn execute(&mut self, writer: MutexGuard<'a, Writer>) -> MutexGuard<'a, Writer> {
+        if let Err(error) = make_way(self.core) {
+            self.fail_rest(&error);
+            return writer;
+        }
+        match WriteTxn::begin_merged(self.core, writer, self.jobs[0].location) {
+            Ok(txn) => self.execute_in(txn),
+            Err((back, error)) => {
                 self.fail_rest(&error);
-                return writer;
-            }
-            match WriteTxn::begin_merged(self.core, writer, next.location) {
-                Ok(txn) => writer = self.execute_part(txn),
-                Err((back, error)) => {
-                    self.fail_rest(&error);
-                    return back;
-                }
+                back
             }
         }
-        writer
     }
 
     /// Runs closures until a bound is reached, and seals what they did.
-    fn execute_part(&mut self, mut txn: WriteTxn<'a>) -> MutexGuard<'a, Writer> {
+    fn execute_in(&mut self, mut txn: WriteTxn<'a>) -> MutexGuard<'a, Writer> {
         let core = self.core;
-        let first = self.outcomes.len();
         let begin = Instant::now();
         let mut before = begin;
-        for queued in &self.batch.jobs[first..] {
+        for queued in &self.jobs {
+            core.meters.note(Step::QueueWait, queued.waited(before));
             let outcome = txn.run_merged(|txn| queued.job().run(txn));
             let now = core.meters.step(Step::Run, before);
             if now - before >= core.bounds.merging.slow_closure {
@@ -96,10 +128,10 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        let sealed = txn.seal(self.batch.durability);
+        let sealed = txn.seal(self.durability);
         let writer = txn.into_writer();
         core.meters.step(Step::Seal, before);
-        for outcome in self.outcomes[first..].iter_mut().filter(|outcome| outcome.is_ok()) {
+        for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
             *outcome = match &sealed {
                 Ok(lsn) => Ok(*lsn),
                 Err(error) => Err(error.duplicate()),
@@ -109,14 +141,14 @@ impl<'a> Run<'a> {
     }
 
     fn fail_rest(&mut self, error: &Error) {
-        let count = self.batch.jobs.len();
+        let count = self.jobs.len();
         self.outcomes.resize_with(count, || Err(error.duplicate()));
     }
 
     /// Makes final what was sealed.
     fn commit(&mut self) {
         let Some(last) = self.outcomes.iter().flatten().max() else { return };
-        let (core, durability) = (self.core, self.batch.durability);
+        let (core, durability) = (self.core, self.durability);
         if core.pipeline.commit(core, *last, durability).is_ok() {
             return;
         }
@@ -127,28 +159,40 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Tells everyone.
-    fn settle(mut self) {
-        let jobs = std::mem::take(&mut self.batch.jobs);
-        jobs.into_iter().zip(self.outcomes.drain(..)).for_each(|(job, outcome)| {
+    /// Tells those whose closures were run.
+    fn settle(&mut self) {
+        let count = self.outcomes.len();
+        for outcome in self.outcomes.drain(..) {
+            let job = self.jobs.pop_front().expect("each outcome is that of a closure");
             job.job().settle(outcome);
             // The last to hold a submitted closure drops it, with a value that nobody waits for.
             foreign("drop of a submitted write", || drop(job));
-        });
+        }
+        self.settled += u32::try_from(count).expect("a batch is bounded");
+        if !self.jobs.is_empty() {
+            self.flag.raise(self.settled);
+        }
     }
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        const ACTION: &str = "commit that panicked";
         if std::thread::panicking() {
-            self.core.poison(ACTION, &Error::Poisoned { action: ACTION });
+            self.core.poison(PANICKED, &Error::Poisoned { action: PANICKED });
         }
-        for job in self.batch.jobs.drain(..) {
-            job.job().settle(Err(Error::Poisoned { action: ACTION }));
+        let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
+        for job in self.jobs.drain(..) {
+            let poisoned = Error::Poisoned { action: PANICKED };
+            let error = match outcomes.next() {
+                Some(Ok(lsn)) if lsn > Lsn(0) => {
+                    Error::OutcomeUnknown { lsn, source: Arc::new(poisoned) }
+                }
+                _ => poisoned,
+            };
+            job.job().settle(Err(error));
             foreign("drop of a submitted write", || drop(job));
         }
-        self.batch.flag.set();
+        self.flag.raise(u32::MAX);
     }
 }
 

@@ -240,6 +240,6 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.joined.flag.wait();
+        self.joined.flag.wait(self.joined.index);
     }
 }

@@ -99,6 +99,8 @@ struct Gather {
 /// What joining says.
 pub(super) struct Joined {
     pub flag: Arc<Flag>,
+    /// Its place in the batch.
+    pub index: u32,
     /// The caller must lead.
     pub leads: bool,
 }
@@ -114,7 +116,7 @@ impl Merger {
         change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send,
         durability: Durability,
         location: &'static Location<'static>,
-        room: impl FnOnce() -> Result<()>,
+        room: &dyn Fn() -> Result<()>,
     ) -> Result<Receipt<T>> {
         check(core)?;
         let slot = Slot::new(change);
@@ -135,10 +137,10 @@ impl Merger {
         change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send + 'static,
         durability: Durability,
         location: &'static Location<'static>,
-        room: impl FnOnce() -> Result<()>,
+        room: &dyn Fn() -> Result<()>,
     ) -> Result<Submitted<T>> {
         check(core)?;
-        let (job, handle) = submitted(change);
+        let (job, handle) = submitted(core, change);
         let is_lonely = !core.bounds.background;
         let joined = core.merger.join(core, Queued::owned(job, location), durability, is_lonely);
         if joined.leads {
@@ -160,6 +162,7 @@ impl Merger {
         }
         queue.waiting += 1;
         let batch = queue.batches.back_mut().expect("there is a batch");
+        let index = u32::try_from(batch.jobs.len()).expect("a batch is bounded");
         let hurries = batch.push(job, durability);
         let flag = Arc::clone(&batch.flag);
         if queue.gather.target > 0 && (hurries || queue.waiting >= queue.gather.target) {
@@ -171,15 +174,15 @@ impl Merger {
                 self.work.notify_one();
             }
         }
-        Joined { flag, leads: begins && may_lead }
+        Joined { flag, index, leads: begins && may_lead }
     }
 
     /// Leads one batch: the one in front when the writer's turn comes.
-    pub fn lead(&self, core: &Core, room: impl FnOnce() -> Result<()>) {
-        let room = room();
+    pub fn lead(&self, core: &Core, room: &dyn Fn() -> Result<()>) {
+        let first = batch::ask(core, room);
         let writer = core.writer.lock();
         let batch = self.take(&core.bounds.merging);
-        batch::run(core, writer, batch, room);
+        batch::run(core, writer, batch, first, room);
     }
 
     /// The writer, for a transaction outside of batches: no batch waits for company meanwhile.
@@ -220,7 +223,7 @@ impl Merger {
 
     /// Leads what nobody else does, until the database is closed: the life of one of the merger's
     /// threads. `room` as in `lead`.
-    pub fn serve(&self, core: &Core, room: impl Fn() -> Result<()>) {
+    pub fn serve(&self, core: &Core, room: &dyn Fn() -> Result<()>) {
         loop {
             let mut queue = self.queue.lock();
             while queue.leaderless == 0 {
@@ -233,7 +236,7 @@ impl Merger {
             drop(queue);
             // A panic has poisoned the database and settled its batch; those behind it are settled
             // by who leads them.
-            let led = catch_unwind(AssertUnwindSafe(|| self.lead(core, &room)));
+            let led = catch_unwind(AssertUnwindSafe(|| self.lead(core, room)));
             if led.is_err() {
                 tracing::error!("a thread of the merger has panicked");
             }

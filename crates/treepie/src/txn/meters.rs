@@ -128,12 +128,6 @@ impl Meters {
         self.histograms[step as usize].lock().saturating_record(nanos(time));
     }
 
-    /// Notes the times of several steps of one kind under one lock.
-    pub fn note_all(&self, step: Step, times: impl Iterator<Item = Duration>) {
-        let mut histogram = self.histograms[step as usize].lock();
-        times.for_each(|time| histogram.saturating_record(nanos(time)));
-    }
-
     /// Notes how many closures a batch had.
     pub fn note_batch(&self, closures: usize) {
         self.histograms[BATCH_SIZE].lock().saturating_record(closures as u64);

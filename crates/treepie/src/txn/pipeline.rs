@@ -15,8 +15,8 @@
 //! | `Buffered` | written                       | at once; synced with the next sync            |
 //! | `Memory`   | all records before it are     | with the next write; synced with the next sync|
 //!
-//! A record is never final before the one in front of it. Lock order: the turn, then the writer (the
-//! transaction's own mutex is taken before both), then the queue, then the commits.
+//! A record is never final before the one in front of it. Lock order: the one writer's mutex, for
+//! those who have it; then the turn; then the queue; then the commits.
 
 use std::{
     collections::VecDeque,
@@ -40,6 +40,8 @@ use super::{
 
 /// Buffers of written records that are kept for records to come.
 const SPARES_MAX: usize = 4;
+/// Longest of them, in bytes.
+const SPARE_LEN_MAX: usize = 4 << 20;
 
 /// A record that is sealed and not written yet.
 #[derive(Debug)]
@@ -131,6 +133,8 @@ impl Pipeline {
             return Ok(());
         }
         let _turn = self.turn.lock();
+        // Goes before the turn does: nobody appends behind what a panic left out.
+        let _guard = PoisonOnPanic { core };
         if is_final(core, lsn, durability) {
             return Ok(());
         }
@@ -202,7 +206,8 @@ impl Pipeline {
     fn recycle(&self, group: Vec<InFlight>) {
         let mut spares = self.spares.lock();
         let free = SPARES_MAX.saturating_sub(spares.len());
-        spares.extend(group.into_iter().map(|record| record.record).take(free));
+        let small = |record: &SealedRecord| record.bytes().len() <= SPARE_LEN_MAX;
+        spares.extend(group.into_iter().map(|record| record.record).filter(small).take(free));
     }
 
     fn check_failure(&self, core: &Core, lsn: Lsn) -> Result<()> {
@@ -231,6 +236,20 @@ impl Pipeline {
         let lsn = core.watermarks.sealed();
         self.commit(core, lsn, Durability::Sync)?;
         Ok(lsn)
+    }
+}
+
+/// Ends writing when a commit panics half-way.
+struct PoisonOnPanic<'a> {
+    core: &'a Core,
+}
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        const ACTION: &str = "commit that panicked";
+        if std::thread::panicking() {
+            self.core.poison(ACTION, &Error::Poisoned { action: ACTION });
+        }
     }
 }
 

@@ -45,5 +45,10 @@ pub fn leave(core: &Core) {
 
 /// Whether this thread is inside a write transaction of `core`.
 pub fn is_writing(core: &Core) -> bool {
-    WRITING.with(Cell::get).contains(&std::ptr::from_ref(core).addr())
+    is_writing_at(std::ptr::from_ref(core).addr())
+}
+
+/// The same for the core at this address.
+pub fn is_writing_at(address: usize) -> bool {
+    WRITING.with(Cell::get).contains(&address)
 }

@@ -15,17 +15,23 @@ use crate::{
 };
 
 use super::{
+    core::Core,
     job::{Job, Slot, foreign, panic_message},
+    reentrance::is_writing_at,
     write::{Receipt, WriteTxn},
 };
 
 /// A write that was handed over with [`Database::submit`](crate::Database::submit). It is a future
 /// that needs no runtime, and can be [waited for](Submitted::wait).
 ///
+/// A waker is called on the thread that committed: it should wake, and no more.
+///
 /// Dropping it changes nothing: the write is committed as a whole, or not at all, as it would be.
 #[must_use = "whether the write succeeded is known only to who waits for it"]
 pub struct Submitted<T> {
     shared: Arc<dyn Outcome<T>>,
+    /// Address of the core, to tell its writers.
+    core: usize,
 }
 
 /// What a handle sees of its job.
@@ -49,7 +55,7 @@ struct End {
 }
 
 /// Makes a job of a closure, and the handle to it.
-pub fn submitted<F, T>(change: F) -> (Arc<dyn Job>, Submitted<T>)
+pub fn submitted<F, T>(core: &Core, change: F) -> (Arc<dyn Job>, Submitted<T>)
 where
     F: FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send + 'static,
     T: Send + 'static,
@@ -57,7 +63,7 @@ where
     let slot = Slot::new(change);
     let shared = Arc::new(Shared { slot, end: Mutex::default(), ended: Condvar::new() });
     let job: Arc<dyn Job> = Arc::<Shared<F, T>>::clone(&shared);
-    (job, Submitted { shared })
+    (job, Submitted { shared, core: std::ptr::from_ref(core).addr() })
 }
 
 impl<F, T> Job for Shared<F, T>
@@ -129,13 +135,14 @@ where
 impl<T> Submitted<T> {
     /// Waits until the write is committed as its durability asks for, or has failed.
     ///
-    /// Do not wait inside a write of the same database: what is waited for cannot begin before that
-    /// one ends.
-    ///
     /// # Errors
-    /// Those of [`Database::write`](crate::Database::write); [`Error::Panicked`] where that would
+    /// [`Error::Reentrant`] inside a write of the same database, before which it cannot begin: it is
+    /// committed later all the same. Those of [`Database::write`](crate::Database::write); [`Error::Panicked`] where that would
     /// have panicked.
     pub fn wait(self) -> Result<Receipt<T>> {
+        if is_writing_at(self.core) && !self.is_done() {
+            return Err(Error::Reentrant);
+        }
         self.shared.wait()
     }
 

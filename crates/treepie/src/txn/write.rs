@@ -69,8 +69,8 @@ pub struct TreeHandle {
     txn: u64,
 }
 
-/// What a commit leaves behind: the value of the closure, and the LSN at which its changes are
-/// visible and durable.
+/// What a commit leaves behind: the value of the closure, and the LSN from which on its
+/// changes are visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt<T> {
     /// What the closure returned.
@@ -323,7 +323,8 @@ impl<'db> WriteTxn<'db> {
         drop(self);
     }
 
-    /// Makes all changes durable, then visible, at once. Returns the LSN of the record, or of the
+    /// Makes all changes visible at once, and durable as [`Options::durability`](crate::Options::durability)
+    /// says. Returns the LSN of the record, or of the
     /// state that was read when nothing was changed.
     ///
     /// # Errors

@@ -290,3 +290,68 @@ fn writers_of_several_threads_wait_for_one_another_and_none_is_lost() {
     assert!(snapshot.lsn().0 <= 401, "each closure is in one record, some share one");
     assert_eq!(snapshot.lsn(), stats.synced);
 }
+
+/// A few pages that change all the time have a newer version whenever the checkpoint comes by.
+#[test]
+fn a_few_hot_pages_do_not_make_the_journal_grow() {
+    let options = tiny().checkpoint_distance(128 << 10).journal_max(1 << 20);
+    let (_dir, db) = open_new(&options);
+    let (mut longest, mut looks) = (0, 0_u32);
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..2_u8)
+            .map(|writer| {
+                let db = &db;
+                scope.spawn(move || {
+                    for number in 0..600_u32 {
+                        let value = [number.to_le_bytes(), [writer; 4]].concat().repeat(120);
+                        db.write(|tx| tx.tree("hot")?.insert([writer], value)).expect("a commit");
+                    }
+                })
+            })
+            .collect();
+        while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            longest = longest.max(db.stats().journal_bytes);
+            looks += 1;
+        }
+    });
+    assert!(looks > 0 && db.stats().checkpoints > 1, "{:?}", db.stats());
+    // A batch of both writers, and the blocks around it, may pass the bound.
+    assert!(longest <= (1 << 20) + (64 << 10), "{longest} bytes of journal");
+    let files = db.report().expect("a report").journal.bytes;
+    assert!(files < 16 << 20, "{files} bytes of segments and spares");
+    assert!(db.check().expect("a check").is_clean());
+}
+
+/// Under writes that are acknowledged before their sync, the newest commit is never durable for long.
+#[test]
+fn the_checkpoint_comes_to_its_end_beside_writers_that_do_not_wait_for_the_disk() {
+    let options = tiny().versions_memory(64 << 20).checkpoint_interval(Duration::from_secs(3600));
+    let options = options.checkpoint_distance(256 << 20).journal_max(512 << 20);
+    let (_dir, db) = open_new(&options);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..2_u64 {
+            let (db, stop) = (&db, &stop);
+            scope.spawn(move || {
+                let mut number = writer << 32;
+                while !stop.load(SeqCst) {
+                    number += 1;
+                    let key = mix(7, number).to_be_bytes();
+                    let change = |tx: &mut treepie::WriteTxn<'_>| {
+                        tx.tree("t")?.insert(key, [writer as u8; 900])
+                    };
+                    db.write_as(treepie::Durability::Buffered, change).expect("a commit");
+                }
+            });
+        }
+        // Enough pages for several slices of a pass.
+        while db.stats().versions < 5000 {
+            thread::yield_now();
+        }
+        let before = db.stats();
+        let reached = db.checkpoint().expect("a checkpoint");
+        assert!(reached > before.checkpointed && reached.0 > before.committed.0 / 2, "{before:?}");
+        stop.store(true, SeqCst);
+    });
+    assert!(db.check().expect("a check").is_clean());
+}
