@@ -34,6 +34,7 @@
 pub mod model;
 mod rng;
 mod sim;
+pub mod tally;
 pub mod workload;
 
 pub use rng::{Rng, hash_bytes, mix};
