@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     format::meta::Meta,
     ids::{Lsn, PageId},
-    pager::{directory::Found, readers::ReaderSlot, store::GROW},
+    pager::{in_place::Pinned, readers::ReaderSlot, store::GROW},
     sync::Mutex,
     txn::{
         core::{CommitPoint, Core},
@@ -155,22 +155,29 @@ impl Checkpointer {
         let mut cuts: Vec<(PageId, Option<Lsn>)> = Vec::with_capacity(batch.len());
         let mut run = Run::default();
         let mut written = 0;
-        for &id in batch {
-            match core.pager.directory.find(id, bound) {
-                Found::Version(lsn, bytes) => {
-                    if !run.continues(id, bytes.len(), core.pager.page_size()) {
-                        self.flush(core, &mut run)?;
-                        run.first = id;
-                    }
-                    run.len += bytes.len();
-                    run.parts.push(bytes);
-                    run.ids.push(id);
-                    cuts.push((id, Some(lsn)));
-                    written += bytes.len() / core.pager.page_size();
+        let pinned = pin(core, batch, bound);
+        for (&id, pinned) in batch.iter().zip(&pinned) {
+            let (lsn, bytes) = match pinned {
+                Pinned::Version(lsn, bytes) => (*lsn, *bytes),
+                Pinned::Copy(lsn, bytes) => (*lsn, bytes.as_slice()),
+                Pinned::Free => {
+                    cuts.push((id, Some(bound)));
+                    continue;
                 }
-                Found::Free => cuts.push((id, Some(bound))),
-                Found::Map => cuts.push((id, None)),
+                Pinned::Map => {
+                    cuts.push((id, None));
+                    continue;
+                }
+            };
+            if !run.continues(id, bytes.len(), core.pager.page_size()) {
+                self.flush(core, &mut run)?;
+                run.first = id;
             }
+            run.len += bytes.len();
+            run.parts.push(bytes);
+            run.ids.push(id);
+            cuts.push((id, Some(lsn)));
+            written += bytes.len() / core.pager.page_size();
         }
         self.flush(core, &mut run)?;
         self.cut(core, &cuts);
@@ -332,6 +339,12 @@ fn add_oldest_reader(core: &Core) -> Result<ReaderSlot> {
     let now = core.disk.now_us();
     let change = core.pager.directory.change(&core.pager.registry);
     change.add_oldest_reader(now, std::panic::Location::caller())
+}
+
+/// What is to be written of some pages: until it is, no transaction changes it.
+fn pin<'a>(core: &'a Core, batch: &[PageId], bound: Lsn) -> Vec<Pinned<'a>> {
+    let change = core.pager.directory.change(&core.pager.registry);
+    batch.iter().map(|id| change.pin(*id, bound)).collect()
 }
 
 fn keep_dirty(core: &Core, pages: &[PageId]) {

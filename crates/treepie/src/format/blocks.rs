@@ -42,6 +42,29 @@ impl ChangedBlocks {
         self.words[last_word] |= last_mask;
     }
 
+    /// Runs of blocks that touch `len` bytes from `offset` on and were not noted yet: first block and
+    /// count of each. A run ends where a word of the bitmap does.
+    #[inline]
+    pub fn missing(&self, offset: usize, len: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let (first, end) = (offset / BLOCK_SIZE, (offset + len).div_ceil(BLOCK_SIZE));
+        let mut at = if len == 0 { end } else { first };
+        std::iter::from_fn(move || {
+            while at < end {
+                let word_end = (at / 64 + 1) * 64;
+                let bits = !self.words[at / 64] & (u64::MAX << (at % 64));
+                let start = at / 64 * 64 + bits.trailing_zeros() as usize;
+                if bits == 0 || start >= end {
+                    at = word_end.min(end);
+                    continue;
+                }
+                let count = (!(bits >> (start % 64))).trailing_zeros() as usize;
+                at = (start + count).min(word_end).min(end);
+                return Some((start, at - start));
+            }
+            None
+        })
+    }
+
     /// Whether nothing was noted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -86,6 +109,31 @@ mod tests {
         blocks.note(8191, 1);
         let runs: Vec<_> = blocks.runs().collect();
         assert_eq!(runs, [(0, 32), (1024, 2048), (8176, 16)]);
+    }
+
+    #[test]
+    fn missing_blocks_are_those_that_note_would_add() {
+        for (noted, asked) in [
+            ((0, 1), (0, 40)),
+            ((100, 3000), (0, 8192)),
+            ((1008, 16), (1000, 50)),
+            ((0, 8192), (5, 700)),
+            ((16, 16), (40, 0)),
+            ((1024, 1024), (1000, 2000)),
+        ] {
+            let mut blocks = ChangedBlocks::new();
+            blocks.note(noted.0, noted.1);
+            let before = blocks.clone();
+            let missing: Vec<usize> =
+                blocks.missing(asked.0, asked.1).flat_map(|(at, count)| at..at + count).collect();
+            blocks.note(asked.0, asked.1);
+            let has = |blocks: &ChangedBlocks, block: usize| {
+                blocks.runs().any(|(at, len)| (at..at + len).contains(&(block * BLOCK_SIZE)))
+            };
+            let added: Vec<usize> =
+                (0..512).filter(|&block| has(&blocks, block) && !has(&before, block)).collect();
+            assert_eq!(missing, added, "{noted:?} {asked:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::{
     ids::{PageId, TreeId},
 };
 
+use super::saved::Saving;
+
 /// Bytes at the front of a page that a look into a leaf of middling entries reads: header, prefix,
 /// heads, cell offsets.
 pub const FRONT_LEN: usize = 5 * 64;
@@ -92,13 +94,32 @@ pub trait PageWrite: PageRead {
 pub struct PageMut<'a> {
     bytes: &'a mut [u8],
     changed: &'a mut ChangedBlocks,
+    saving: Option<Saving<'a>>,
 }
 
 impl<'a> PageMut<'a> {
     /// Couples the bytes of a page with the note of what changed in them.
     #[inline]
     pub fn new(bytes: &'a mut [u8], changed: &'a mut ChangedBlocks) -> PageMut<'a> {
-        PageMut { bytes, changed }
+        PageMut { bytes, changed, saving: None }
+    }
+
+    /// The same for a page that is changed in place: what changes is saved first.
+    #[inline]
+    pub fn in_place(
+        bytes: &'a mut [u8],
+        changed: &'a mut ChangedBlocks,
+        saving: Saving<'a>,
+    ) -> PageMut<'a> {
+        PageMut { bytes, changed, saving: Some(saving) }
+    }
+
+    #[inline]
+    fn note(&mut self, offset: usize, len: usize) {
+        if let Some(saving) = &mut self.saving {
+            saving.saved.keep(self.bytes, self.changed, offset, len);
+        }
+        self.changed.note(offset, len);
     }
 
     /// The page as it is now.
@@ -114,9 +135,8 @@ impl<'a> PageMut<'a> {
     /// If they do not lie inside the page.
     #[inline]
     pub fn range_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
-        let range = &mut self.bytes[offset..offset + len];
-        self.changed.note(offset, len);
-        range
+        self.note(offset, len);
+        &mut self.bytes[offset..offset + len]
     }
 
     /// Overwrites bytes from `offset` on. Panics as `range_mut`.
@@ -128,7 +148,7 @@ impl<'a> PageMut<'a> {
     /// Moves `len` bytes inside the page. Panics as `range_mut`.
     #[inline]
     pub fn shift(&mut self, from: usize, to: usize, len: usize) {
+        self.note(to, len);
         self.bytes.copy_within(from..from + len, to);
-        self.changed.note(to, len);
     }
 }

@@ -19,13 +19,14 @@
 //!    would have before.
 //! 3. It may go on into another chain that way. Therefore the look-up of more than one step reads
 //!    `unlinks` before and after, and starts again when versions were taken out meanwhile.
-//! 4. The version that is a reader's answer stays, with its frame, until the reader ends
+//! 4. A version whose bytes are changed in place is hidden first, from all who begin to read then
+//!    (`in_place`).
+//! 5. The version that is a reader's answer stays, with its frame, until the reader ends
 //!    ([`Readers::need`](super::readers::Readers::need)).
 
 #![allow(unsafe_code, reason = "lock-free chains of versions that readers follow by pointer")]
 
 use std::{
-    collections::VecDeque,
     fmt,
     ptr::{NonNull, null_mut},
 };
@@ -33,7 +34,7 @@ use std::{
 use crate::{
     ids::{Lsn, PageId},
     sync::{
-        Mutex, MutexGuard, Planted,
+        LeafMutex, Mutex, MutexGuard, Planted,
         atomic::{
             AtomicPtr, AtomicU64,
             Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -44,60 +45,27 @@ use crate::{
 };
 
 use super::{
+    chains::{CHUNK_LEN, Chains, Chunk, Unlinked, drop_saved},
     pool::Pool,
     readers::{ReaderEntry, ReaderSlot, Readers, Registry},
     version::{Node, answer, fill, lsn_of, node_at, node_ref, recycle, release_run},
     zeroed::ZeroedSlice,
 };
 
-pub use super::version::{Found, NewVersion};
+pub use super::{taken::NewVersion, version::Found};
 
-const CHUNK_LEN: usize = 4096;
 const TABLE_LEN: usize = (1 << 32) / CHUNK_LEN;
-const NODES_PER_SLAB: usize = 1024;
 /// Until a version is superseded, any LSN above its own may have it as the answer.
-const FOREVER: Lsn = Lsn(u64::MAX);
-
-struct Chunk {
-    slots: [AtomicPtr<Node>; CHUNK_LEN],
-}
+pub(super) const FOREVER: Lsn = Lsn(u64::MAX);
 
 /// All versions of all pages.
 pub struct Directory {
     table: ZeroedSlice<AtomicPtr<Chunk>>,
     unlinks: AtomicU64,
-    chains: Mutex<Chains>,
+    pub(super) chains: Mutex<Chains>,
+    /// Who changes a page in place, or makes an older version of one anew.
+    pub(super) turn: LeafMutex<()>,
 }
-
-/// What is known only to those who change chains.
-struct Chains {
-    nodes_free: Vec<NonNull<Node>>,
-    node_slabs: Vec<Box<[Node]>>,
-    /// Chunks that exist, and how many of their chains are not empty.
-    chunks: std::collections::HashMap<usize, (NonNull<Chunk>, usize)>,
-    /// Pages whose chain became not empty and that `take_dirty` did not return since, in the order
-    /// in which they became so.
-    dirty: VecDeque<PageId>,
-    limbo: Vec<Unlinked>,
-    /// What an old reader still needed when it was looked at last.
-    held: Vec<Unlinked>,
-    /// Readers that had ended then, and what was taken out since: looking is paid for by it.
-    held_looked_at: u64,
-    unlinked_since: usize,
-    version_count: usize,
-}
-
-/// A version that was taken out of its chain, and whose answer it may still be.
-struct Unlinked {
-    node: NonNull<Node>,
-    from: Lsn,
-    until: Lsn,
-    epoch: u64,
-}
-
-// SAFETY: nodes and chunks are owned by the directory, whichever thread drops it; their fields are
-// atomic, and the vectors of pointers are used only under the mutex.
-unsafe impl Send for Chains {}
 
 impl Directory {
     /// A directory in which every page is as the map shows it.
@@ -105,17 +73,25 @@ impl Directory {
         Directory {
             table: ZeroedSlice::new(TABLE_LEN).expect("8 MiB of address space are left"),
             unlinks: AtomicU64::new(0),
-            chains: Mutex::new(Chains {
-                nodes_free: Vec::new(),
-                node_slabs: Vec::new(),
-                chunks: std::collections::HashMap::new(),
-                dirty: VecDeque::new(),
-                limbo: Vec::new(),
-                held: Vec::new(),
-                held_looked_at: 0,
-                unlinked_since: 0,
-                version_count: 0,
-            }),
+            chains: Mutex::default(),
+            turn: LeafMutex::new(()),
+        }
+    }
+
+    /// Where the chain of a page begins, if its chunk has any.
+    pub(super) fn slot(&self, page: PageId) -> Option<&AtomicPtr<Node>> {
+        let chunk: &Chunk = chunk_ref(&self.table[page.0 as usize / CHUNK_LEN])?;
+        Some(&chunk.slots[page.0 as usize % CHUNK_LEN])
+    }
+
+    /// Keeps the version of a page at `lsn` from being changed in place. Under the lock of the chains.
+    pub(super) fn pin_node(&self, page: PageId, lsn: Lsn) {
+        let mut link = self.slot(page);
+        while let Some(node) = link.and_then(node_ref) {
+            if node.lsn.load(Relaxed) == lsn.0 {
+                node.pinned.store(true, Relaxed);
+            }
+            link = Some(&node.next);
         }
     }
 
@@ -177,10 +153,10 @@ impl Directory {
 
 /// The right to change chains.
 pub struct Change<'a> {
-    directory: &'a Directory,
-    chains: MutexGuard<'a, Chains>,
+    pub(super) directory: &'a Directory,
+    pub(super) chains: MutexGuard<'a, Chains>,
     registry: &'a Registry,
-    readers: Readers,
+    pub(super) readers: Readers,
 }
 
 impl Change<'_> {
@@ -197,6 +173,17 @@ impl Change<'_> {
         self.registry.add_at(self.registry.oldest(), now_us, location)
     }
 
+    /// As [`push`](Change::push), or [`retake`](Change::retake) for what was changed in place.
+    ///
+    /// # Panics
+    /// As they do.
+    pub fn put(&mut self, page: PageId, lsn: Lsn, version: NewVersion, pool: &Pool) {
+        match version {
+            NewVersion::Taken(taken) => self.retake(taken, lsn, pool),
+            version => self.push(page, lsn, version),
+        }
+    }
+
     /// Puts a new version in front of a page's chain. A page without a chain that is freed needs
     /// none: readers of older states see it in the map.
     ///
@@ -208,6 +195,7 @@ impl Change<'_> {
         let head = slot.load(Relaxed);
         let frame = match version {
             NewVersion::Frame(frame) => Some(frame),
+            NewVersion::Taken(taken) => panic!("{taken:?} is in its chain already"),
             NewVersion::Free if head.is_null() => return,
             NewVersion::Free => None,
         };
@@ -217,25 +205,12 @@ impl Change<'_> {
         } else {
             self.chain_begins(page);
         }
-        let node = self.new_node();
+        let node = self.chains.new_node();
         fill(node_at(node), page, lsn, frame, head);
         slot.store(node.as_ptr(), Release);
         self.chains.version_count += 1;
-        self.prune(node);
-    }
-
-    /// Takes the versions behind `front` out that no reader has as its answer, now or later.
-    fn prune(&mut self, front: NonNull<Node>) {
-        let mut newer = front;
-        while let Some(node) = NonNull::new(node_at(newer).next.load(Relaxed)) {
-            let (from, until) = (lsn_of(node), lsn_of(newer));
-            // Readers to come are at the visible LSN or above.
-            if until > self.readers.visible() || self.readers.need(from, until, u64::MAX) {
-                newer = node;
-                continue;
-            }
-            node_at(newer).next.store(node_at(node).next.load(Relaxed), Release);
-            self.unlink(node, from, until);
+        if !head.is_null() {
+            self.supersede(page, lsn);
         }
     }
 
@@ -274,7 +249,7 @@ impl Change<'_> {
         !self.chunk(page).slots[page.0 as usize % CHUNK_LEN].load(Relaxed).is_null()
     }
 
-    fn unlink(&mut self, node: NonNull<Node>, from: Lsn, until: Lsn) {
+    pub(super) fn unlink(&mut self, node: NonNull<Node>, from: Lsn, until: Lsn) {
         self.chains.version_count -= 1;
         // The epoch is filled in when the change ends.
         self.chains.limbo.push(Unlinked { node, from, until, epoch: 0 });
@@ -299,7 +274,7 @@ impl Change<'_> {
 
     /// Bytes of the versions that an old reader keeps in memory although their chains ended.
     pub fn held_bytes(&self) -> u64 {
-        self.chains.held.iter().map(|item| node_at(item.node).len.load(Relaxed)).sum()
+        self.chains.held.iter().map(|item| node_at(item.node).memory_len()).sum()
     }
 
     /// For each of `readers` (ascending by LSN), the bytes of the versions that go when it ends:
@@ -309,7 +284,7 @@ impl Change<'_> {
         for item in &self.chains.held {
             let start = readers.partition_point(|reader| reader.lsn < item.from);
             if let Some(reader) = readers.get(start).filter(|reader| reader.lsn < item.until) {
-                let len = node_at(item.node).len.load(Relaxed);
+                let len = node_at(item.node).memory_len();
                 let end = readers.partition_point(|other| other.lsn <= reader.lsn);
                 pinned[start..end].iter_mut().for_each(|bytes| *bytes += len);
             }
@@ -317,9 +292,10 @@ impl Change<'_> {
         pinned
     }
 
-    /// Ends the change: what was taken out, and is no reader's answer, goes back to the pool. What
-    /// old readers hold is looked at again when any of them has ended, at once if `thorough`.
+    /// Ends the change: what was superseded by what is visible now is taken out; what was taken out,
+    /// and is no reader's answer, goes back to the pool. What old readers hold is looked at again when any of them has ended, at once if `thorough`.
     pub fn finish(mut self, pool: &Pool, thorough: bool) {
+        self.prune_superseded();
         let registry = self.registry;
         let chains = &mut *self.chains;
         if !chains.limbo.is_empty() {
@@ -344,7 +320,9 @@ impl Change<'_> {
             if is_needed && !is_planted(Planted::FrameFreedEarly) {
                 chains.held.push(item);
             } else {
-                recycle(item.node, pool);
+                if let Some(saved) = recycle(item.node, pool) {
+                    chains.free_saved(saved, pool);
+                }
                 chains.nodes_free.push(item.node);
             }
         }
@@ -366,23 +344,13 @@ impl Change<'_> {
         self.chains.dirty.push_back(page);
     }
 
-    fn chain_ends(&mut self, page: PageId) {
+    pub(super) fn chain_ends(&mut self, page: PageId) {
         let index = page.0 as usize / CHUNK_LEN;
         let (_, live) = self.chains.chunks.get_mut(&index).expect("the chunk holds a chain");
         *live -= 1;
         if *live == 0 {
             self.directory.table[index].store(null_mut(), Release);
         }
-    }
-
-    fn new_node(&mut self) -> NonNull<Node> {
-        if let Some(node) = self.chains.nodes_free.pop() {
-            return node;
-        }
-        let slab: Box<[Node]> = (0..NODES_PER_SLAB).map(|_| Node::empty()).collect();
-        self.chains.nodes_free.extend(slab.iter().map(NonNull::from));
-        self.chains.node_slabs.push(slab);
-        self.chains.nodes_free.pop().expect("a slab was just added")
     }
 }
 
@@ -402,7 +370,16 @@ fn zeroed_chunk() -> NonNull<Chunk> {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        for (chunk, _) in self.chains.get_mut().chunks.values() {
+        let chains = self.chains.get_mut();
+        chains.saved_free.drain(..).for_each(drop_saved);
+        for node in chains.node_slabs.iter().flatten() {
+            if let Some(saved) = NonNull::new(node.saved.load(Relaxed))
+                && node.owns_saved.load(Relaxed)
+            {
+                drop_saved(saved);
+            }
+        }
+        for (chunk, _) in chains.chunks.values() {
             // SAFETY: made by `zeroed_chunk` with the layout of a box; nobody looks anything up
             // while the directory is dropped.
             drop(unsafe { Box::from_raw(chunk.as_ptr()) });
@@ -421,7 +398,14 @@ mod tests {
     use std::{panic::Location, thread};
 
     use super::*;
-    use crate::pager::model::{PAGE_SIZE, World};
+    use crate::{
+        format::blocks::ChangedBlocks,
+        pager::{
+            access::PageMut,
+            model::{PAGE_SIZE, World},
+            taken::Taken,
+        },
+    };
 
     const PAGES: u32 = 24;
 
@@ -450,6 +434,88 @@ mod tests {
             }
         });
         world.end();
+        println!("{:?} in place, {:?} made anew", world.in_place, world.restored);
+    }
+
+    /// Changes page 0 in place and leaves it to the caller what becomes of it.
+    fn change_in_place(world: &World, lsn: u64) -> Taken {
+        let taken = world.directory.take_over(&world.registry, PageId(0), PAGE_SIZE);
+        let mut taken = taken.expect("nobody looks at it");
+        let mut changed = ChangedBlocks::new();
+        let (bytes, saving) = taken.change(world.directory.turn());
+        let mut page = PageMut::in_place(bytes, &mut changed, saving);
+        page.range_mut(lsn as usize * 100, 100).fill(lsn as u8);
+        drop(page);
+        taken
+    }
+
+    fn seal(world: &World, taken: Taken, lsn: u64) {
+        let mut change = world.directory.change(&world.registry);
+        change.retake(taken, Lsn(lsn), &world.pool);
+        change.finish(&world.pool, false);
+    }
+
+    /// The bytes of page 0 that three changes leave their mark on.
+    fn marks(world: &World, reader: &ReaderSlot) -> [u8; 3] {
+        let bytes = match world.directory.find(PageId(0), reader.lsn()) {
+            Found::Hidden => world.directory.restore(PageId(0), reader.lsn(), &world.pool),
+            found => Ok(found),
+        };
+        match bytes.expect("memory is enough") {
+            Found::Version(_, bytes) => [bytes[150], bytes[250], bytes[350]],
+            found => panic!("{found:?}"),
+        }
+    }
+
+    fn world_with_a_version() -> World {
+        let world = World::new(1, 64 << 20);
+        push(&world, 1);
+        world
+    }
+
+    fn push(world: &World, lsn: u64) {
+        let mut frame = world.pool.page().expect("memory");
+        frame.bytes_mut().fill(0);
+        let mut change = world.directory.change(&world.registry);
+        change.push(PageId(0), Lsn(lsn), NewVersion::Frame(frame));
+        change.finish(&world.pool, false);
+        world.registry.publish(Lsn(lsn));
+    }
+
+    #[test]
+    fn who_begins_after_a_change_in_place_sees_what_was_before_it() {
+        let world = world_with_a_version();
+        let taken = change_in_place(&world, 2);
+        let reader = world.registry.add(0, Location::caller()).expect("a slot is free");
+        assert_eq!(marks(&world, &reader), [0, 0, 0]);
+        let mut change = world.directory.change(&world.registry);
+        change.give_back(taken);
+        change.finish(&world.pool, false);
+        assert_eq!(marks(&world, &reader), [0, 0, 0]);
+        // It may look at the page at any time: from then on the page is copied.
+        assert!(world.directory.take_over(&world.registry, PageId(0), PAGE_SIZE).is_none());
+        world.registry.remove(&reader);
+    }
+
+    #[test]
+    fn a_reader_between_changes_in_place_sees_its_own_state() {
+        let world = world_with_a_version();
+        seal(&world, change_in_place(&world, 2), 2);
+        let first = world.registry.add(0, Location::caller()).expect("a slot is free");
+        world.registry.publish(Lsn(2));
+        seal(&world, change_in_place(&world, 3), 3);
+        world.registry.publish(Lsn(3));
+        let third = world.registry.add(0, Location::caller()).expect("a slot is free");
+        // Nobody is at LSN 2; what it saved is still a part of LSN 1.
+        world.directory.change(&world.registry).finish(&world.pool, false);
+        assert_eq!(marks(&world, &first), [0, 0, 0]);
+        assert_eq!(marks(&world, &third), [0, 2, 3]);
+        world.registry.remove(&first);
+        world.registry.remove(&third);
+        push(&world, 4);
+        world.directory.change(&world.registry).finish(&world.pool, true);
+        assert_eq!(world.directory.change(&world.registry).version_count(), 1);
+        assert_eq!(world.pool.memory_used(), PAGE_SIZE);
     }
 
     #[test]

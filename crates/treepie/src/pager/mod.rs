@@ -2,14 +2,19 @@
 //! free, and what a transaction has changed.
 
 pub mod access;
+mod chains;
 pub mod directory;
+pub mod in_place;
 mod map;
 #[cfg(any(test, feature = "shuttle"))]
 pub mod model;
 pub mod pool;
 pub mod readers;
+pub mod saved;
 pub mod space;
 pub mod store;
+mod superseded;
+pub mod taken;
 mod version;
 mod zeroed;
 mod zone;

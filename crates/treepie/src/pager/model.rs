@@ -5,6 +5,7 @@ use std::{panic::Location, sync::Arc};
 
 use crate::{
     disk::RealDisk,
+    format::blocks::ChangedBlocks,
     ids::{Lsn, PageId},
     sync::atomic::{
         AtomicU64,
@@ -13,7 +14,9 @@ use crate::{
 };
 
 use super::{
+    access::PageMut,
     directory::{Directory, Found, NewVersion},
+    in_place::Pinned,
     pool::{Pool, PoolLimits},
     readers::Registry,
 };
@@ -32,6 +35,10 @@ pub struct World {
     pub pool: Pool,
     /// Stands for the data file: the LSN whose version each page holds.
     file: Vec<AtomicU64>,
+    /// Versions that were changed in place.
+    pub in_place: AtomicU64,
+    /// Versions that were made anew for readers.
+    pub restored: AtomicU64,
 }
 
 impl World {
@@ -43,6 +50,8 @@ impl World {
             registry: Registry::new(16, Lsn(0)),
             pool: Pool::new(PAGE_SIZE, limits, Arc::new(RealDisk), ".".into()),
             file: (0..pages).map(|_| AtomicU64::new(0)).collect(),
+            in_place: AtomicU64::new(0),
+            restored: AtomicU64::new(0),
         }
     }
 
@@ -60,18 +69,48 @@ impl World {
             || lsn.is_multiple_of(u64::from(page) + 2)
     }
 
-    /// Commits the transaction `lsn`: new versions, then readers see them.
+    /// Commits the transaction `lsn`: new versions, in place where that may be, then readers see them.
+    /// One of three undoes what it did, and does it again.
     pub fn commit(&self, lsn: u64) {
-        let mut change = self.directory.change(&self.registry);
-        for page in (0..self.pages()).filter(|page| self.changes(*page, lsn)) {
-            let mut frame = self.pool.page().expect("memory is enough");
-            for bytes in frame.bytes_mut().chunks_exact_mut(8) {
-                bytes.copy_from_slice(&(lsn << 8 | u64::from(page)).to_le_bytes());
+        let pages = || (0..self.pages()).filter(|page| self.changes(*page, lsn));
+        if lsn.is_multiple_of(3) {
+            let versions: Vec<_> = pages().map(|page| self.changed(page, !lsn)).collect();
+            let mut change = self.directory.change(&self.registry);
+            for version in versions {
+                match version {
+                    NewVersion::Taken(taken) => change.give_back(taken),
+                    NewVersion::Frame(frame) => self.pool.release(frame),
+                    NewVersion::Free => {}
+                }
             }
-            change.push(PageId(page), Lsn(lsn), NewVersion::Frame(frame));
+            change.finish(&self.pool, false);
+        }
+        let versions: Vec<_> = pages().map(|page| (page, self.changed(page, lsn))).collect();
+        let mut change = self.directory.change(&self.registry);
+        for (page, version) in versions {
+            change.put(PageId(page), Lsn(lsn), version, &self.pool);
         }
         change.finish(&self.pool, false);
         self.registry.publish(Lsn(lsn));
+    }
+
+    /// A page as the transaction `lsn` makes it.
+    fn changed(&self, page: u32, lsn: u64) -> NewVersion {
+        let fill = |bytes: &mut [u8]| {
+            for bytes in bytes.chunks_exact_mut(8) {
+                bytes.copy_from_slice(&(lsn << 8 | u64::from(page)).to_le_bytes());
+            }
+        };
+        if let Some(mut taken) = self.directory.take_over(&self.registry, PageId(page), PAGE_SIZE) {
+            self.in_place.fetch_add(1, Release);
+            let mut changed = ChangedBlocks::new();
+            let (bytes, saving) = taken.change(self.directory.turn());
+            fill(PageMut::in_place(bytes, &mut changed, saving).range_mut(0, PAGE_SIZE));
+            return NewVersion::Taken(taken);
+        }
+        let mut frame = self.pool.page().expect("memory is enough");
+        fill(frame.bytes_mut());
+        NewVersion::Frame(frame)
     }
 
     /// Writes what the oldest reader sees to the file, as the checkpoint does.
@@ -81,7 +120,13 @@ impl World {
         drop(change);
         let pages = self.directory.change(&self.registry).take_dirty(usize::MAX);
         for page in pages {
-            if let Found::Version(lsn, bytes) = self.directory.find(page, reader.lsn()) {
+            let pinned = self.directory.change(&self.registry).pin(page, reader.lsn());
+            let written = match &pinned {
+                Pinned::Version(lsn, bytes) => Some((*lsn, *bytes)),
+                Pinned::Copy(lsn, bytes) => Some((*lsn, bytes.as_slice())),
+                Pinned::Free | Pinned::Map => None,
+            };
+            if let Some((lsn, bytes)) = written {
                 check_bytes(bytes, page.0, lsn.0);
                 self.file[page.0 as usize].store(lsn.0, Release);
                 let mut change = self.directory.change(&self.registry);
@@ -108,7 +153,14 @@ impl World {
         for page in 0..self.pages() {
             let expected = (0..=lsn.0).rev().find(|lsn| *lsn == 0 || self.changes(page, *lsn));
             let expected = expected.expect("0 is always found");
-            match self.directory.find(PageId(page), lsn) {
+            let found = match self.directory.find(PageId(page), lsn) {
+                Found::Hidden => {
+                    self.restored.fetch_add(1, Release);
+                    self.directory.restore(PageId(page), lsn, &self.pool).expect("memory is enough")
+                }
+                found => found,
+            };
+            match found {
                 Found::Map => {
                     let found = self.file[page as usize].load(Acquire);
                     assert_eq!(found, expected, "page {page} at {lsn} in the file");
@@ -117,6 +169,7 @@ impl World {
                     assert_eq!(version.0, expected, "page {page} at {lsn}");
                     check_bytes(bytes, page, expected);
                 }
+                Found::Hidden => panic!("page {page} was made anew"),
                 Found::Free => panic!("page {page} was never freed"),
             }
         }

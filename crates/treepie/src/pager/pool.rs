@@ -151,6 +151,16 @@ impl Pool {
         self.memory_used.load(Ordering::Relaxed)
     }
 
+    /// Counts what a version that was changed in place keeps beside its page.
+    pub(super) fn add_saved(&self, len: usize) {
+        self.memory_used.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Counts that no more.
+    pub(super) fn remove_saved(&self, len: usize) {
+        self.memory_used.fetch_sub(len, Ordering::Relaxed);
+    }
+
     /// Bytes handed out from scratch files.
     pub fn scratch_used(&self) -> usize {
         self.scratch_used.load(Ordering::Relaxed)

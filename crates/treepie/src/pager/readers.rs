@@ -1,11 +1,14 @@
 //! The registry of readers: who reads which LSN, since when, and from where.
 //!
-//! A reader occupies one slot for its life. Two rules of the engine rest on it:
+//! A reader occupies one slot for its life. Three rules of the engine rest on it:
 //!
 //! - The checkpoint overwrites a page of the data file with a version of LSN `v` only when every
 //!   registered reader is at `v` or above ([`Registry::oldest`]).
 //! - The memory of a version that was taken out of its chain is used again only when no reader that
 //!   was registered at that time could have been given it ([`Readers::need`]).
+//!
+//! - A transaction changes a version in place only when no reader at its LSN or above was ever
+//!   registered ([`Registry::latest`]): who registers later finds it hidden (`in_place`).
 //!
 //! Registering is lock-free: claim a slot, write the visible LSN into it, and read the visible LSN
 //! again. Who scans the slots reads the visible LSN first. Both orders are sequentially consistent,
@@ -50,6 +53,8 @@ pub struct Registry {
     /// One past the highest slot that was ever used: what a scan looks at.
     used: AtomicUsize,
     visible: AtomicU64,
+    /// The highest LSN that `add` has registered a reader of.
+    latest: AtomicU64,
     /// Counts the times that versions were taken out of their chains.
     epoch: AtomicU64,
     /// Counts readers that ended.
@@ -111,6 +116,7 @@ impl Registry {
             slots: (0..readers_max).map(|_| slot()).collect(),
             used: AtomicUsize::new(0),
             visible: AtomicU64::new(visible.0),
+            latest: AtomicU64::new(0),
             epoch: AtomicU64::new(1),
             ended: AtomicU64::new(0),
             #[cfg(test)]
@@ -151,14 +157,26 @@ impl Registry {
             }
             lsn = now;
         }
+        if self.latest.load(SeqCst) < lsn && !is_planted(Planted::QuietReader) {
+            self.latest.fetch_max(lsn, SeqCst);
+        }
         slot.epoch.store(self.epoch.load(SeqCst), SeqCst);
         // Pairs with the fence of `close_epoch`: either a scan after it sees this slot, or the
-        // look-ups of this reader see what was taken out before it.
+        // look-ups of this reader see what was taken out before it. And with that of
+        // `Directory::take_over`: either the writer sees `latest`, or this reader the hidden version.
         fence(SeqCst);
         Ok(ReaderSlot { index, lsn: Lsn(lsn) })
     }
 
-    /// Registers a reader of `lsn`. That is the LSN of another reader, and the caller holds the lock
+    /// The highest LSN that a reader has looked at or may be looking at: the writer itself aside, and
+    /// the checkpoint, which pins what it looks at.
+    #[inline]
+    pub fn latest(&self) -> Lsn {
+        Lsn(self.latest.load(SeqCst))
+    }
+
+    /// Registers a reader of `lsn` whose answers stay in their chains, but may be changed in place:
+    /// the writer, or the checkpoint. That is the LSN of another reader, and the caller holds the lock
     /// of the directory, so that nothing is taken out meanwhile; or it is the newest sealed LSN, and
     /// the caller is the writer: no version above it comes before the reader ends, and the newest
     /// versions of pages are taken out of their chains only when the file shows the same.

@@ -27,6 +27,7 @@ use super::{
     map::{MapCell, prefetch_lines},
     pool::{Pool, PoolLimits},
     readers::Registry,
+    taken::Taken,
 };
 
 /// What the pager needs to know at open.
@@ -132,6 +133,18 @@ impl Pager {
             Found::Map => self.mapped(id),
             Found::Version(_, bytes) => Ok(bytes),
             Found::Free => Err(self.damaged(id, "the tree refers to a free page")),
+            Found::Hidden => self.restored(id, lsn),
+        }
+    }
+
+    /// As `page`, for one whose version was changed in place by a newer transaction.
+    #[cold]
+    fn restored(&self, id: PageId, lsn: Lsn) -> Result<&[u8]> {
+        match self.directory.restore(id, lsn, &self.pool)? {
+            Found::Map => self.mapped(id),
+            Found::Version(_, bytes) => Ok(bytes),
+            Found::Free => Err(self.damaged(id, "the tree refers to a free page")),
+            Found::Hidden => unreachable!("it was made anew"),
         }
     }
 
@@ -204,6 +217,11 @@ impl Pager {
                 Ok(bytes)
             }
             Found::Free => Err(self.damaged(id, "something refers to a free page")),
+            Found::Hidden => {
+                let bytes = self.restored(id, lsn)?;
+                verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
+                Ok(bytes)
+            }
         }
     }
 
@@ -215,6 +233,7 @@ impl Pager {
         match self.directory.find(id, lsn) {
             Found::Version(_, bytes) => Ok(bytes),
             Found::Map | Found::Free => self.raw(id, 1),
+            Found::Hidden => self.restored(id, lsn),
         }
     }
 
@@ -226,6 +245,7 @@ impl Pager {
         let bytes = match self.directory.find(id, lsn) {
             Found::Version(_, bytes) => bytes,
             Found::Free => return Err(self.damaged(id, "the tree refers to a free run")),
+            Found::Hidden => self.restored(id, lsn)?,
             Found::Map => {
                 let first = self.mapped(id)?;
                 overflow::validate_header(first).map_err(|what| self.corrupt(id, what))?;
@@ -236,6 +256,13 @@ impl Pager {
             Some(value) if value.len() as u64 == value_len => Ok(value),
             _ => Err(self.damaged(id, "the run holds a value of another length")),
         }
+    }
+
+    /// Undoes changes in place.
+    pub fn give_back(&self, pages: impl IntoIterator<Item = Taken>) {
+        let mut change = self.directory.change(&self.registry);
+        pages.into_iter().for_each(|taken| change.give_back(taken));
+        change.finish(&self.pool, false);
     }
 
     /// Hints that a page will be read soon.

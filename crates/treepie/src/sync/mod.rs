@@ -17,7 +17,7 @@ mod scheduled;
 
 use std::time::{Duration, Instant};
 
-pub use parking_lot::Mutex as LeafMutex;
+pub use parking_lot::{Mutex as LeafMutex, MutexGuard as LeafMutexGuard};
 
 pub use self::{flag::Flag, planted::Planted};
 #[cfg(not(feature = "shuttle"))]

@@ -16,6 +16,10 @@ pub enum Planted {
     FinalBeforeVisible,
     /// A new reader does not look at the visible LSN a second time.
     OneLook,
+    /// A new reader does not tell the writer that it is there.
+    QuietReader,
+    /// The writer does not look for readers again after it has hidden a version.
+    TakenUnseen,
     /// A version that was taken out of its chain is used again although a reader may hold it.
     FrameFreedEarly,
     /// A walk through a chain does not notice that versions were taken out meanwhile.

@@ -90,6 +90,12 @@ pub mod atomic {
             turn();
             self.0.fetch_add(value, order)
         }
+
+        /// As the one of the standard library.
+        pub fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+            turn();
+            self.0.fetch_max(value, order)
+        }
     }
 
     impl AtomicUsize {

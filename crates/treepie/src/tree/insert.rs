@@ -124,6 +124,7 @@ impl<'a, P: PageWrite> Edit<'a, P> {
         if slots::replace::<LEAF>(&mut page, new.at, &cell) {
             return Ok(());
         }
+        drop(page);
         self.make_room(path, new)
     }
 

@@ -38,7 +38,9 @@ impl<P: PageWrite> Edit<'_, P> {
         self.state.entries = self.counted(self.state.entries.checked_sub(1))?;
         let mut page = self.pages.page_mut(path.leaf)?;
         slots::remove::<LEAF>(&mut page, at);
-        if path.len() > 0 && is_sparse(page.bytes()) {
+        let is_sparse = is_sparse(page.bytes());
+        drop(page);
+        if path.len() > 0 && is_sparse {
             self.hint.forget();
             self.rebalance(path, false)?;
         }

@@ -77,7 +77,9 @@ impl<P: PageWrite> Edit<'_, P> {
         } else {
             let mut page = self.pages.page_mut(path.leaf)?;
             slots::remove_range::<LEAF>(&mut page, low..high);
-            if path.len() > 0 && is_sparse(page.bytes()) {
+            let is_sparse = is_sparse(page.bytes());
+            drop(page);
+            if path.len() > 0 && is_sparse {
                 self.rebalance(path, false)?;
             }
         }

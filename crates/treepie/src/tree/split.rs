@@ -113,6 +113,7 @@ impl<P: PageWrite> Edit<'_, P> {
             let cell = Cell { suffix, payload: &child.0.to_le_bytes(), overflow: false };
             slots::insert::<BRANCH>(&mut root, at, &cell);
         }
+        drop(root);
         self.count_page(self.state.depth)?;
         self.state.depth += 1;
         Ok(())

@@ -15,7 +15,13 @@ use crate::{
     error::Result,
     format::blocks::ChangedBlocks,
     ids::PageId,
-    pager::pool::{Frame, Pool},
+    pager::{
+        access::PageMut,
+        directory::{Directory, NewVersion},
+        pool::{Frame, Pool},
+        store::Pager,
+        taken::Taken,
+    },
 };
 
 /// Slots whose memory is kept for the next transaction.
@@ -24,12 +30,76 @@ const SLOTS_KEPT_MAX: usize = 16 << 10;
 /// A page that the transaction has changed or made.
 #[derive(Debug)]
 pub(super) struct DirtyPage {
-    pub frame: Frame,
+    pub body: Body,
     pub changed: ChangedBlocks,
     /// It was allocated in this transaction: its bytes were zero before.
     pub is_new: bool,
     /// The savepoint after which its state was saved last; 0 is the transaction itself.
     saved_in: u32,
+}
+
+/// Where the bytes of a dirty page are.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// In a frame of the transaction's own.
+    Own(Frame),
+    /// Where those of the version before were.
+    Taken(Taken),
+}
+
+impl Body {
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Own(frame) => frame.bytes(),
+            Body::Taken(taken) => taken.bytes(),
+        }
+    }
+
+    /// Gives back what it has: a page that was changed in place becomes what it was.
+    pub fn release(self, pager: &Pager) {
+        match self {
+            Body::Own(frame) => pager.pool.release(frame),
+            Body::Taken(taken) => pager.give_back([taken]),
+        }
+    }
+
+    /// What readers of the transaction's LSN will see.
+    pub fn into_version(self) -> NewVersion {
+        match self {
+            Body::Own(frame) => NewVersion::Frame(frame),
+            Body::Taken(taken) => NewVersion::Taken(taken),
+        }
+    }
+}
+
+impl DirtyPage {
+    /// The page, to be changed.
+    #[inline]
+    pub fn edit<'a>(&'a mut self, directory: &'a Directory) -> PageMut<'a> {
+        match &mut self.body {
+            Body::Own(frame) => PageMut::new(frame.bytes_mut(), &mut self.changed),
+            Body::Taken(taken) => {
+                let (bytes, saving) = taken.change(directory.turn());
+                PageMut::in_place(bytes, &mut self.changed, saving)
+            }
+        }
+    }
+
+    fn copy(&self, pool: &Pool) -> Result<DirtyPage> {
+        let DirtyPage { ref changed, is_new, saved_in, .. } = *self;
+        let body = Body::Own(copy_of(self.body.bytes(), pool)?);
+        Ok(DirtyPage { body, changed: changed.clone(), is_new, saved_in })
+    }
+
+    /// Takes a page that is changed in place out of its chain, which is as it was before then.
+    fn detach(&mut self, pager: &Pager) -> Result<()> {
+        if matches!(self.body, Body::Taken(_)) {
+            let own = Body::Own(copy_of(self.body.bytes(), &pager.pool)?);
+            std::mem::replace(&mut self.body, own).release(pager);
+        }
+        Ok(())
+    }
 }
 
 /// One step of going back to a savepoint.
@@ -105,7 +175,7 @@ impl DirtyPages {
         let Some(&slot) = self.index.get(&id) else { return Ok(None) };
         let page = self.slots[slot as usize].as_mut().expect("the index leads to pages");
         if page.saved_in < self.savepoint {
-            let before = copy_of(page, pool)?;
+            let before = page.copy(pool)?;
             page.saved_in = self.savepoint;
             self.undo.push(Undo::Page(id, before));
         }
@@ -116,12 +186,12 @@ impl DirtyPages {
     ///
     /// # Panics
     /// If it is.
-    pub fn insert(&mut self, id: PageId, frame: Frame, is_new: bool) -> &mut DirtyPage {
+    pub fn insert(&mut self, id: PageId, body: Body, is_new: bool) -> &mut DirtyPage {
         if self.savepoint > 0 {
             self.undo.push(Undo::Clean(id));
         }
         let saved_in = self.savepoint;
-        self.put(id, DirtyPage { frame, changed: ChangedBlocks::new(), is_new, saved_in })
+        self.put(id, DirtyPage { body, changed: ChangedBlocks::new(), is_new, saved_in })
     }
 
     fn put(&mut self, id: PageId, page: DirtyPage) -> &mut DirtyPage {
@@ -142,13 +212,22 @@ impl DirtyPages {
     }
 
     /// Drops a page that became free.
-    pub fn remove(&mut self, id: PageId, pool: &Pool) {
-        let Some(page) = self.take(id) else { return };
-        if self.savepoint > 0 {
+    ///
+    /// # Errors
+    /// Those of [`Pool::page`].
+    pub fn remove(&mut self, id: PageId, pager: &Pager) -> Result<()> {
+        let Some(mut page) = self.take(id) else { return Ok(()) };
+        if self.savepoint == 0 {
+            page.body.release(pager);
+            return Ok(());
+        }
+        let detached = page.detach(pager);
+        if detached.is_ok() {
             self.undo.push(Undo::Page(id, page));
         } else {
-            pool.release(page.frame);
+            self.put(id, page);
         }
+        detached
     }
 
     pub fn run(&self, id: PageId) -> Option<&Frame> {
@@ -196,29 +275,29 @@ impl DirtyPages {
     }
 
     /// Closes the innermost savepoint and keeps what came after it.
-    pub fn keep_savepoint(&mut self, mark: UndoMark, pool: &Pool) {
+    pub fn keep_savepoint(&mut self, mark: UndoMark, pager: &Pager) {
         self.savepoint = mark.outer;
         if mark.outer > 0 {
             return;
         }
         assert_eq!(mark.len, 0, "the outermost savepoint begins the undo log");
         for undo in self.undo.drain(..) {
-            if let Undo::Page(_, DirtyPage { frame, .. }) | Undo::Run(_, frame) = undo {
-                pool.release(frame);
-            }
+            undo.release(pager);
         }
     }
 
     /// Closes the innermost savepoint and undoes what came after it.
-    pub fn undo_savepoint(&mut self, mark: UndoMark, pool: &Pool) {
+    pub fn undo_savepoint(&mut self, mark: UndoMark, pager: &Pager) {
         while self.undo.len() > mark.len {
             match self.undo.pop().expect("the log is longer than the mark") {
-                Undo::Clean(id) => self.drop_page(id, pool),
+                Undo::Clean(id) => self.drop_page(id, pager),
                 Undo::Page(id, before) => {
-                    self.drop_page(id, pool);
+                    self.drop_page(id, pager);
                     self.put(id, before);
                 }
-                Undo::NoRun(id) => self.runs.remove(&id).into_iter().for_each(|f| pool.release(f)),
+                Undo::NoRun(id) => {
+                    self.runs.remove(&id).into_iter().for_each(|run| pager.pool.release(run));
+                }
                 Undo::Run(id, frame) => {
                     let before = self.runs.insert(id, frame);
                     assert!(before.is_none(), "a run begins at page {id} already");
@@ -230,29 +309,33 @@ impl DirtyPages {
 
     /// Loses one step of the undo log, as a planted bug; returns how many there were.
     #[cfg(test)]
-    pub fn lose_undo(&mut self, step: Option<usize>, pool: &Pool) -> usize {
+    pub fn lose_undo(&mut self, step: Option<usize>, pager: &Pager) -> usize {
         let steps = self.undo.len();
-        let lost = step.map(|step| self.undo.remove(step));
-        if let Some(Undo::Page(_, DirtyPage { frame, .. }) | Undo::Run(_, frame)) = lost {
-            pool.release(frame);
-        }
+        step.map(|step| self.undo.remove(step)).into_iter().for_each(|lost| lost.release(pager));
         steps
     }
 
-    fn drop_page(&mut self, id: PageId, pool: &Pool) {
+    fn drop_page(&mut self, id: PageId, pager: &Pager) {
         if let Some(page) = self.take(id) {
-            pool.release(page.frame);
+            page.body.release(pager);
         }
     }
 
     /// Drops everything, and keeps memory for the next transaction.
-    pub fn clear(&mut self, pool: &Pool) {
-        self.undo_savepoint(UndoMark { len: 0, outer: 0 }, pool);
+    pub fn clear(&mut self, pager: &Pager) {
+        self.undo_savepoint(UndoMark { len: 0, outer: 0 }, pager);
+        let mut taken = Vec::new();
         for page in self.slots.drain(..).flatten() {
-            pool.release(page.frame);
+            match page.body {
+                Body::Own(frame) => pager.pool.release(frame),
+                Body::Taken(page) => taken.push(page),
+            }
+        }
+        if !taken.is_empty() {
+            pager.give_back(taken);
         }
         for (_, frame) in std::mem::take(&mut self.runs) {
-            pool.release(frame);
+            pager.pool.release(frame);
         }
         self.index.clear();
         self.vacant.clear();
@@ -263,11 +346,20 @@ impl DirtyPages {
     }
 }
 
-fn copy_of(page: &DirtyPage, pool: &Pool) -> Result<DirtyPage> {
+impl Undo {
+    fn release(self, pager: &Pager) {
+        match self {
+            Undo::Page(_, page) => page.body.release(pager),
+            Undo::Run(_, frame) => pager.pool.release(frame),
+            Undo::Clean(_) | Undo::NoRun(_) => {}
+        }
+    }
+}
+
+fn copy_of(bytes: &[u8], pool: &Pool) -> Result<Frame> {
     let mut frame = pool.page()?;
-    frame.bytes_mut().copy_from_slice(page.frame.bytes());
-    let DirtyPage { ref changed, is_new, saved_in, .. } = *page;
-    Ok(DirtyPage { frame, changed: changed.clone(), is_new, saved_in })
+    frame.bytes_mut().copy_from_slice(bytes);
+    Ok(frame)
 }
 
 #[cfg(test)]
@@ -275,80 +367,126 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{disk::RealDisk, pager::pool::PoolLimits};
+    use crate::{
+        disk::{Disk, OpenMode, RealDisk},
+        ids::Lsn,
+        pager::{pool::PoolLimits, store::PagerConfig},
+    };
 
     const PAGE_SIZE: usize = 4096;
 
-    fn pool() -> Pool {
-        let limits = PoolLimits { memory_max: 64 << 20, scratch_max: 0 };
-        Pool::new(PAGE_SIZE, limits, Arc::new(RealDisk), ".".into())
+    fn pager() -> (tempfile::TempDir, Pager) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("data");
+        let config = PagerConfig {
+            file: RealDisk.open(&path, OpenMode::CreateNew).expect("a file"),
+            path,
+            scratch_dir: dir.path().to_owned(),
+            page_size: PAGE_SIZE,
+            map_size: 1 << 20,
+            pool: PoolLimits { memory_max: 64 << 20, scratch_max: 0 },
+            readers_max: 4,
+            visible: Lsn(1),
+        };
+        (dir, Pager::open(config, Arc::new(RealDisk)).expect("a pager"))
     }
 
-    fn put(dirty: &mut DirtyPages, pool: &Pool, id: u32, byte: u8) {
+    fn put(dirty: &mut DirtyPages, pager: &Pager, id: u32, byte: u8) {
         let id = PageId(id);
-        if dirty.get_mut(id, pool).expect("memory").is_none() {
-            dirty.insert(id, pool.page().expect("memory"), false);
+        if dirty.get_mut(id, &pager.pool).expect("memory").is_none() {
+            let taken = pager.directory.take_over(&pager.registry, id, PAGE_SIZE).map(Body::Taken);
+            let body = taken.unwrap_or_else(|| Body::Own(pager.pool.page().expect("memory")));
+            dirty.insert(id, body, false);
         }
-        let page = dirty.get_mut(id, pool).expect("memory").expect("it was just put there");
-        page.frame.bytes_mut().fill(byte);
-        page.changed.note(0, PAGE_SIZE);
+        let page = dirty.get_mut(id, &pager.pool).expect("memory").expect("it was just put there");
+        page.edit(&pager.directory).range_mut(0, PAGE_SIZE).fill(byte);
     }
 
     fn bytes(dirty: &DirtyPages) -> Vec<(u32, u8)> {
-        let byte = |id| dirty.get(id).expect("a page").frame.bytes()[PAGE_SIZE - 1];
+        let byte = |id| dirty.get(id).expect("a page").body.bytes()[PAGE_SIZE - 1];
         dirty.ids().into_iter().map(|id| (id.0, byte(id))).collect()
     }
 
     #[test]
     fn an_undone_savepoint_leaves_what_was_before_it() {
-        let (pool, mut dirty) = (pool(), DirtyPages::default());
-        put(&mut dirty, &pool, 1, 10);
-        put(&mut dirty, &pool, 2, 20);
+        let ((_dir, pager), mut dirty) = (pager(), DirtyPages::default());
+        put(&mut dirty, &pager, 1, 10);
+        put(&mut dirty, &pager, 2, 20);
         let mark = dirty.begin_savepoint();
-        put(&mut dirty, &pool, 1, 11);
-        put(&mut dirty, &pool, 3, 31);
-        dirty.remove(PageId(2), &pool);
-        put(&mut dirty, &pool, 2, 22);
-        dirty.insert_run(PageId(9), pool.run(PAGE_SIZE).expect("memory"));
-        dirty.undo_savepoint(mark, &pool);
+        put(&mut dirty, &pager, 1, 11);
+        put(&mut dirty, &pager, 3, 31);
+        dirty.remove(PageId(2), &pager).expect("memory");
+        put(&mut dirty, &pager, 2, 22);
+        dirty.insert_run(PageId(9), pager.pool.run(PAGE_SIZE).expect("memory"));
+        dirty.undo_savepoint(mark, &pager);
         assert_eq!(bytes(&dirty), [(1, 10), (2, 20)]);
         assert!(!dirty.has_run(PageId(9)));
-        dirty.clear(&pool);
-        assert_eq!(pool.memory_used(), 0);
+        dirty.clear(&pager);
+        assert_eq!(pager.pool.memory_used(), 0);
     }
 
     #[test]
     fn nested_savepoints_are_undone_with_the_outer_one_or_alone() {
-        let (pool, mut dirty) = (pool(), DirtyPages::default());
-        put(&mut dirty, &pool, 1, 10);
-        dirty.insert_run(PageId(9), pool.run(PAGE_SIZE).expect("memory"));
+        let ((_dir, pager), mut dirty) = (pager(), DirtyPages::default());
+        put(&mut dirty, &pager, 1, 10);
+        dirty.insert_run(PageId(9), pager.pool.run(PAGE_SIZE).expect("memory"));
         let outer = dirty.begin_savepoint();
         let first = dirty.begin_savepoint();
-        put(&mut dirty, &pool, 1, 11);
-        dirty.remove_run(PageId(9), &pool);
-        dirty.keep_savepoint(first, &pool);
-        put(&mut dirty, &pool, 1, 12);
+        put(&mut dirty, &pager, 1, 11);
+        dirty.remove_run(PageId(9), &pager.pool);
+        dirty.keep_savepoint(first, &pager);
+        put(&mut dirty, &pager, 1, 12);
         let second = dirty.begin_savepoint();
-        put(&mut dirty, &pool, 1, 13);
-        dirty.undo_savepoint(second, &pool);
+        put(&mut dirty, &pager, 1, 13);
+        dirty.undo_savepoint(second, &pager);
         assert_eq!(bytes(&dirty), [(1, 12)]);
-        dirty.undo_savepoint(outer, &pool);
+        dirty.undo_savepoint(outer, &pager);
         assert_eq!(bytes(&dirty), [(1, 10)]);
         assert!(dirty.has_run(PageId(9)));
-        dirty.clear(&pool);
-        assert_eq!(pool.memory_used(), 0);
+        dirty.clear(&pager);
+        assert_eq!(pager.pool.memory_used(), 0);
     }
 
     #[test]
     fn a_savepoint_that_is_kept_gives_its_copies_back() {
-        let (pool, mut dirty) = (pool(), DirtyPages::default());
-        put(&mut dirty, &pool, 1, 10);
+        let ((_dir, pager), mut dirty) = (pager(), DirtyPages::default());
+        put(&mut dirty, &pager, 1, 10);
         let mark = dirty.begin_savepoint();
-        put(&mut dirty, &pool, 1, 11);
-        assert_eq!(pool.memory_used(), 2 * PAGE_SIZE);
-        dirty.keep_savepoint(mark, &pool);
-        assert_eq!(pool.memory_used(), PAGE_SIZE);
+        put(&mut dirty, &pager, 1, 11);
+        assert_eq!(pager.pool.memory_used(), 2 * PAGE_SIZE);
+        dirty.keep_savepoint(mark, &pager);
+        assert_eq!(pager.pool.memory_used(), PAGE_SIZE);
         assert_eq!(bytes(&dirty), [(1, 11)]);
-        dirty.clear(&pool);
+        dirty.clear(&pager);
+    }
+
+    #[test]
+    fn a_page_changed_in_place_goes_back_to_what_a_savepoint_and_a_version_were() {
+        let ((_dir, pager), mut dirty) = (pager(), DirtyPages::default());
+        put(&mut dirty, &pager, 1, 10);
+        put(&mut dirty, &pager, 2, 20);
+        let mut change = pager.directory.change(&pager.registry);
+        for id in [PageId(1), PageId(2)] {
+            let page = dirty.take(id).expect("it is dirty");
+            change.put(id, Lsn(1), page.body.into_version(), &pager.pool);
+        }
+        change.finish(&pager.pool, false);
+        let version = |id| match pager.page(PageId(id), Lsn(1)) {
+            Ok(bytes) => bytes[PAGE_SIZE - 1],
+            Err(error) => panic!("{error}"),
+        };
+        put(&mut dirty, &pager, 1, 11);
+        assert!(matches!(dirty.get(PageId(1)).expect("dirty").body, Body::Taken(_)));
+        let mark = dirty.begin_savepoint();
+        put(&mut dirty, &pager, 1, 12);
+        put(&mut dirty, &pager, 2, 22);
+        dirty.remove(PageId(2), &pager).expect("memory");
+        dirty.undo_savepoint(mark, &pager);
+        assert_eq!(bytes(&dirty), [(1, 11)]);
+        assert_eq!((version(1), version(2)), (10, 20));
+        put(&mut dirty, &pager, 2, 23);
+        dirty.clear(&pager);
+        assert_eq!((version(1), version(2)), (10, 20));
+        assert_eq!(pager.pool.memory_used(), 2 * PAGE_SIZE);
     }
 }

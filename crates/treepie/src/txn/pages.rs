@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-use super::dirty::{DirtyPage, DirtyPages, UndoMark};
+use super::dirty::{Body, DirtyPage, DirtyPages, UndoMark};
 
 /// A change of the space map, to be undone.
 #[derive(Clone, Copy, Debug)]
@@ -112,20 +112,20 @@ impl TxnPages {
 
     /// Closes the innermost savepoint and keeps what came after it.
     pub(super) fn keep_savepoint(&mut self, mark: PagesMark) {
-        self.dirty.keep_savepoint(mark.undo, &self.pager.pool);
+        self.dirty.keep_savepoint(mark.undo, &self.pager);
     }
 
     /// Closes the innermost savepoint and undoes what came after it.
     pub(super) fn undo_savepoint(&mut self, mark: PagesMark) {
         self.undo_space(mark.space_changes, mark.groups);
         self.freed.truncate(mark.freed);
-        self.dirty.undo_savepoint(mark.undo, &self.pager.pool);
+        self.dirty.undo_savepoint(mark.undo, &self.pager);
     }
 
     /// Loses one step of the undo log, as a planted bug; returns how many there were.
     #[cfg(test)]
     pub(super) fn lose_undo(&mut self, step: Option<usize>) -> usize {
-        self.dirty.lose_undo(step, &self.pager.pool)
+        self.dirty.lose_undo(step, &self.pager)
     }
 
     /// Whether nothing was changed.
@@ -154,7 +154,9 @@ impl TxnPages {
     pub(crate) fn create_leaf(&mut self, id: PageId, tree: TreeId) -> Result<()> {
         self.insert_new(id, PageKind::Leaf, 0, tree)?;
         let page = self.dirty.get_mut(id, &self.pager.pool)?;
-        node::init_leaf(page.expect("it was just put there").frame.bytes_mut());
+        if let Body::Own(frame) = &mut page.expect("it was just put there").body {
+            node::init_leaf(frame.bytes_mut());
+        }
         Ok(())
     }
 
@@ -165,8 +167,21 @@ impl TxnPages {
         let mut frame = self.pager.pool.page()?;
         frame.bytes_mut().fill(0);
         page::init(frame.bytes_mut(), id, kind, level, tree);
-        self.dirty.insert(id, frame, true).changed.note(0, page::PAGE_HEADER_SIZE);
+        self.dirty.insert(id, Body::Own(frame), true).changed.note(0, page::PAGE_HEADER_SIZE);
         Ok(())
+    }
+
+    /// The bytes of a page that is changed for the first time: where they are, if nobody looks at
+    /// them, or a copy.
+    fn first_touch(&self, id: PageId) -> Result<Body> {
+        let Pager { directory, registry, pool, .. } = &*self.pager;
+        if let Some(taken) = directory.take_over(registry, id, self.pager.page_size()) {
+            return Ok(Body::Taken(taken));
+        }
+        let old = self.pager.page(id, self.base)?;
+        let mut frame = pool.page()?;
+        frame.bytes_mut().copy_from_slice(&old[..self.pager.page_size()]);
+        Ok(Body::Own(frame))
     }
 
     fn add_group(&mut self) -> Result<()> {
@@ -256,15 +271,17 @@ impl TxnPages {
         versions.sort_unstable_by_key(|(id, _)| *id);
         versions.dedup_by_key(|(id, _)| *id);
         let mut failure = None;
+        let mut old = vec![0; self.pager.page_size()];
         for id in self.dirty.ids() {
             let Some(mut dirty) = self.dirty.take(id) else { continue };
             if dirty.changed.is_empty() {
-                self.pager.pool.release(dirty.frame);
+                dirty.body.release(&self.pager);
                 continue;
             }
-            failure = stamp(&self.pager, self.base, id, lsn, &mut dirty).err().or(failure);
-            builder.page(id, dirty.is_new, &dirty.changed, dirty.frame.bytes());
-            versions.push((id, NewVersion::Frame(dirty.frame)));
+            let stamped = stamp(&self.pager, self.base, id, lsn, &mut dirty, &mut old);
+            failure = stamped.err().or(failure);
+            builder.page(id, dirty.is_new, &dirty.changed, dirty.body.bytes());
+            versions.push((id, dirty.body.into_version()));
         }
         if let Some(failure) = failure {
             self.release(versions);
@@ -307,8 +324,10 @@ impl TxnPages {
 
     fn release(&self, versions: NewVersions) {
         for (_, version) in versions {
-            if let NewVersion::Frame(frame) = version {
-                self.pager.pool.release(frame);
+            match version {
+                NewVersion::Frame(frame) => self.pager.pool.release(frame),
+                NewVersion::Taken(taken) => self.pager.give_back([taken]),
+                NewVersion::Free => {}
             }
         }
     }
@@ -317,7 +336,7 @@ impl TxnPages {
     pub(crate) fn rollback(&mut self) {
         self.undo_space(0, self.groups_before);
         self.freed.clear();
-        self.dirty.clear(&self.pager.pool);
+        self.dirty.clear(&self.pager);
     }
 
     fn undo_space(&mut self, len: usize, groups: u32) {
@@ -335,24 +354,41 @@ impl TxnPages {
 
 /// Stamps LSN and checksum into a changed page; the checksum follows from the one before and from
 /// the bytes that changed.
-fn stamp(pager: &Pager, base: Lsn, id: PageId, lsn: Lsn, dirty: &mut DirtyPage) -> Result<()> {
-    let bytes = dirty.frame.bytes_mut();
-    page::set_lsn(bytes, lsn);
-    dirty.changed.note(0, page::PAGE_HEADER_SIZE / 2);
-    let checksum = if dirty.is_new {
-        page::compute_checksum(bytes)
-    } else {
-        let old = pager.page(id, base)?;
-        let mut checksum = page::stored_checksum(old);
-        for (offset, len) in dirty.changed.runs() {
-            let start = offset.max(4);
-            let end = offset + len;
-            checksum ^= crc32_change(&old[start..end], &bytes[start..end], bytes.len() - end);
+fn stamp(
+    pager: &Pager,
+    base: Lsn,
+    id: PageId,
+    lsn: Lsn,
+    dirty: &mut DirtyPage,
+    old: &mut [u8],
+) -> Result<()> {
+    let mut page = dirty.edit(&pager.directory);
+    page::set_lsn(page.range_mut(0, page::PAGE_HEADER_SIZE / 2), lsn);
+    drop(page);
+    let bytes = dirty.body.bytes();
+    let checksum = match &dirty.body {
+        _ if dirty.is_new => page::compute_checksum(bytes),
+        Body::Own(_) => checksum_after(dirty, pager.page(id, base)?),
+        Body::Taken(taken) => {
+            // Only the changed blocks of it are looked at.
+            taken.saved().apply(old);
+            checksum_after(dirty, old)
         }
-        checksum
     };
-    page::set_checksum(bytes, checksum);
+    page::set_checksum(dirty.edit(&pager.directory).range_mut(0, 4), checksum);
     Ok(())
+}
+
+/// The checksum of a changed page: that of `old`, and what the changed blocks make of it.
+fn checksum_after(dirty: &DirtyPage, old: &[u8]) -> u32 {
+    let bytes = dirty.body.bytes();
+    let mut checksum = page::stored_checksum(old);
+    for (offset, len) in dirty.changed.runs() {
+        let start = offset.max(4);
+        let end = offset + len;
+        checksum ^= crc32_change(&old[start..end], &bytes[start..end], bytes.len() - end);
+    }
+    checksum
 }
 
 impl PageRead for TxnPages {
@@ -364,7 +400,7 @@ impl PageRead for TxnPages {
     #[inline]
     fn page(&self, id: PageId) -> Result<&[u8]> {
         match self.dirty.get(id) {
-            Some(dirty) => Ok(dirty.frame.bytes()),
+            Some(dirty) => Ok(dirty.body.bytes()),
             None => self.pager.page(id, self.base),
         }
     }
@@ -392,16 +428,13 @@ impl PageRead for TxnPages {
 impl PageWrite for TxnPages {
     #[inline]
     fn page_mut(&mut self, id: PageId) -> Result<PageMut<'_>> {
-        if !self.dirty.contains(id) {
-            let old = self.pager.page(id, self.base)?;
-            let mut frame = self.pager.pool.page()?;
-            frame.bytes_mut().copy_from_slice(&old[..self.pager.page_size()]);
-            let DirtyPage { frame, changed, .. } = self.dirty.insert(id, frame, false);
-            return Ok(PageMut::new(frame.bytes_mut(), changed));
-        }
-        let page = self.dirty.get_mut(id, &self.pager.pool)?;
-        let DirtyPage { frame, changed, .. } = page.expect("it is there");
-        Ok(PageMut::new(frame.bytes_mut(), changed))
+        let page = if self.dirty.contains(id) {
+            self.dirty.get_mut(id, &self.pager.pool)?.expect("it is there")
+        } else {
+            let body = self.first_touch(id)?;
+            self.dirty.insert(id, body, false)
+        };
+        Ok(page.edit(&self.pager.directory))
     }
 
     fn allocate(&mut self, kind: PageKind, level: u8, tree: TreeId) -> Result<PageId> {
@@ -412,8 +445,7 @@ impl PageWrite for TxnPages {
 
     fn free(&mut self, id: PageId) -> Result<()> {
         self.give(id, 1)?;
-        self.dirty.remove(id, &self.pager.pool);
-        Ok(())
+        self.dirty.remove(id, &self.pager)
     }
 
     fn allocate_run(&mut self, tree: TreeId, value: &[u8]) -> Result<PageId> {

@@ -81,7 +81,7 @@ impl WriteTxn<'_> {
         pages.sealed();
         let mut change = core.pager.directory.change(&core.pager.registry);
         for (id, version) in versions {
-            change.push(id, lsn, version);
+            change.put(id, lsn, version, &core.pager.pool);
         }
         change.finish(&core.pager.pool, false);
         writer.tail = JournalPosition { lsn, chain: record.chain };

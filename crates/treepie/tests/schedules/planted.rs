@@ -55,3 +55,13 @@ fn a_frame_that_is_used_again_under_a_reader_is_found() {
 fn a_walk_that_misses_what_was_taken_out_is_found() {
     expect_found(Planted::WalkNotRepeated, 10_000, "page", walks);
 }
+
+#[test]
+fn a_reader_that_the_writer_does_not_hear_of_is_found() {
+    expect_found(Planted::QuietReader, 10_000, "page", directory);
+}
+
+#[test]
+fn a_version_that_is_changed_in_place_under_a_reader_is_found() {
+    expect_found(Planted::TakenUnseen, 20_000, "page", walks);
+}
