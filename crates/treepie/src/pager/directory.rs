@@ -194,7 +194,12 @@ impl Change<'_> {
         now_us: u64,
         location: &'static std::panic::Location<'static>,
     ) -> crate::Result<ReaderSlot> {
-        self.registry.add_at(self.registry.oldest(), now_us, location)
+        let oldest = if is_planted(Planted::PastOldestReader) {
+            self.registry.visible()
+        } else {
+            self.registry.oldest()
+        };
+        self.registry.add_at(oldest, now_us, location)
     }
 
     /// Puts a new version in front of a page's chain. A page without a chain that is freed needs

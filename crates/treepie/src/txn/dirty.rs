@@ -16,6 +16,7 @@ use crate::{
     format::blocks::ChangedBlocks,
     ids::PageId,
     pager::pool::{Frame, Pool},
+    sync::{Planted, is_planted},
 };
 
 /// Slots whose memory is kept for the next transaction.
@@ -211,6 +212,9 @@ impl DirtyPages {
 
     /// Closes the innermost savepoint and undoes what came after it.
     pub fn undo_savepoint(&mut self, mark: UndoMark, pool: &Pool) {
+        if self.undo.len() > mark.len && is_planted(Planted::UndoLost) {
+            self.lose_undo(Some(mark.len), pool);
+        }
         while self.undo.len() > mark.len {
             match self.undo.pop().expect("the log is longer than the mark") {
                 Undo::Clean(id) => self.drop_page(id, pool),
@@ -229,7 +233,6 @@ impl DirtyPages {
     }
 
     /// Loses one step of the undo log, as a planted bug; returns how many there were.
-    #[cfg(test)]
     pub fn lose_undo(&mut self, step: Option<usize>, pool: &Pool) -> usize {
         let steps = self.undo.len();
         let lost = step.map(|step| self.undo.remove(step));

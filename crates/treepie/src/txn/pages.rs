@@ -23,6 +23,7 @@ use crate::{
         space::Space,
         store::Pager,
     },
+    sync::{Planted, is_planted},
 };
 
 use super::dirty::{DirtyPage, DirtyPages, UndoMark};
@@ -218,7 +219,9 @@ impl TxnPages {
                 None => self.add_group()?,
             }
         };
-        self.mark(first, len, true)?;
+        if len == 1 || !is_planted(Planted::RunNotMarked) {
+            self.mark(first, len, true)?;
+        }
         self.space.take(first, len);
         self.space_changes.push(SpaceChange::Taken(first, len));
         Ok(first)
@@ -337,7 +340,7 @@ impl TxnPages {
 /// the bytes that changed.
 fn stamp(pager: &Pager, base: Lsn, id: PageId, lsn: Lsn, dirty: &mut DirtyPage) -> Result<()> {
     let bytes = dirty.frame.bytes_mut();
-    page::set_lsn(bytes, lsn);
+    page::set_lsn(bytes, if is_planted(Planted::WrongPageLsn) { lsn.next() } else { lsn });
     dirty.changed.note(0, page::PAGE_HEADER_SIZE / 2);
     let checksum = if dirty.is_new {
         page::compute_checksum(bytes)
@@ -411,7 +414,12 @@ impl PageWrite for TxnPages {
     }
 
     fn free(&mut self, id: PageId) -> Result<()> {
-        self.give(id, 1)?;
+        if !is_planted(Planted::PageNotFreed) {
+            self.give(id, 1)?;
+        }
+        if is_planted(Planted::PageFreedTwice) {
+            self.give(id, 1)?;
+        }
         self.dirty.remove(id, &self.pager.pool);
         Ok(())
     }

@@ -10,6 +10,7 @@ mod bit_flips;
 mod concurrency;
 mod faults;
 mod harness;
+mod kills;
 mod merged_model;
 mod merging;
 mod misuse;
@@ -17,6 +18,8 @@ mod model;
 mod pipeline_cuts;
 mod pipeline_faults;
 mod planted;
+#[cfg(feature = "planted")]
+mod planted_bugs;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
