@@ -54,9 +54,7 @@ impl Shared {
         }
         // A spare is used again only once its old name is gone for good.
         let (disk, dir) = (&self.config.disk, &self.config.dir);
-        if !is_planted(Planted::RecycledTooEarly) {
-            disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
-        }
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
         self.shelf.lock().spares.append(&mut spares);
         Ok(())
     }

@@ -41,8 +41,6 @@ pub enum Planted {
     FolderNotSynced,
     /// A trim gives up one segment too many.
     TrimmedTooFar,
-    /// A recycled segment is used before its old name is gone for good.
-    RecycledTooEarly,
     /// A record of an earlier life of its segment is taken for one of this life.
     StaleRecordAccepted,
     /// The journal ends at the first bad record, whatever vouches for it.

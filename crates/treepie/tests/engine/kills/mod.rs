@@ -61,7 +61,7 @@ struct Progress {
     acknowledged: u64,
     is_opening: bool,
     is_closing: bool,
-    is_checkpointing: bool,
+    checkpoints: u64,
 }
 
 impl Progress {
@@ -71,8 +71,8 @@ impl Progress {
             "open" => self.is_opening = false,
             "closing" => self.is_closing = true,
             "closed" => self.is_closing = false,
-            "checkpoint" => self.is_checkpointing = true,
-            "checkpointed" => self.is_checkpointing = false,
+            "checkpoint" => self.checkpoints += 1,
+            "checkpointed" => self.checkpoints -= 1,
             line => self.hear_commit(line),
         }
     }
@@ -85,29 +85,46 @@ impl Progress {
         self.counts[writer] = number.parse().expect("a number");
         self.acknowledged += 1;
     }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Any => true,
+            Phase::Opening => self.is_opening,
+            Phase::Checkpoint => self.checkpoints > 0,
+            Phase::Closing => self.is_closing,
+        }
+    }
+}
+
+/// What a child is doing.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Any,
+    Opening,
+    Checkpoint,
+    Closing,
 }
 
 /// When a child is killed: when it has said so much, and some time after.
 #[derive(Debug)]
 struct Moment {
     acknowledged: u64,
-    in_checkpoint: bool,
+    phase: Phase,
     after: Duration,
 }
 
 impl Moment {
-    /// One in four while it opens, or just after; one in four in a checkpoint.
     fn draw(rng: &mut Rng) -> Moment {
-        let kind = rng.below(4);
-        let acknowledged = if kind == 0 { 0 } else { rng.range(1..250) as u64 };
-        let after = Duration::from_micros(rng.below(if kind == 0 { 12_000 } else { 3_000 }));
-        Moment { acknowledged, in_checkpoint: kind == 1, after }
+        let phases = [Phase::Any, Phase::Any, Phase::Opening, Phase::Checkpoint, Phase::Closing];
+        let phase = *rng.pick(&phases);
+        // The first opening replays what the kill before has left.
+        let acknowledged = if matches!(phase, Phase::Opening) { 0 } else { rng.range(1..150) };
+        let after = Duration::from_micros(rng.below(2_500));
+        Moment { acknowledged: acknowledged as u64, phase, after }
     }
 
-    fn has_come(&self, progress: &Progress, has_begun: bool) -> bool {
-        has_begun
-            && progress.acknowledged >= self.acknowledged
-            && (!self.in_checkpoint || progress.is_checkpointing)
+    fn has_come(&self, progress: &Progress) -> bool {
+        progress.acknowledged >= self.acknowledged && progress.is_in(self.phase)
     }
 }
 
@@ -181,7 +198,7 @@ fn kill_once(
     done.kills += 1;
     done.opening += u64::from(progress.is_opening);
     done.closing += u64::from(progress.is_closing);
-    done.checkpointing += u64::from(progress.is_checkpointing);
+    done.checkpointing += u64::from(progress.checkpoints > 0);
     Ok(progress)
 }
 
@@ -205,10 +222,8 @@ fn listen(child: &mut Child) -> Receiver<String> {
 
 /// Waits for the moment; false when the child ends before, or says nothing for long.
 fn wait_for(moment: &Moment, lines: &Receiver<String>, progress: &mut Progress) -> bool {
-    let mut has_begun = false;
-    while !moment.has_come(progress, has_begun) {
+    while !moment.has_come(progress) {
         let Ok(line) = lines.recv_timeout(SILENCE_MAX) else { return false };
-        has_begun |= line == "opening";
         progress.hear(&line);
     }
     let until = Instant::now() + moment.after;

@@ -125,6 +125,8 @@ fn at_rest() -> Result<(SimDisk, Model), String> {
     let db = small(&disk).open(DIR).map_err(text)?;
     let mut model = new_model();
     commit(&db, &mut model, &row(1))?;
+    let trees = ["first", "second"].map(|tree| insert(tree, "key", &[0; 900]));
+    commit(&db, &mut model, &trees)?;
     db.close().map_err(text)?;
     Ok((disk.settled(2), model))
 }
@@ -169,7 +171,8 @@ pub fn journal_of_another_history() -> Result<(), String> {
     for number in [2, 3] {
         let disk = rest.settled(u64::from(number));
         // Each opening begins a new segment.
-        for ops in [row(number), row(number + 2)] {
+        for tree in ["first", "second"] {
+            let ops = [insert(tree, "key", &[number; 900])];
             let db = small(&disk).open(DIR).map_err(text)?;
             let lsn = harness::write(&db, &ops).map_err(text)?;
             newest = records(&db, lsn - 1)?.pop();
@@ -186,9 +189,26 @@ pub fn journal_of_another_history() -> Result<(), String> {
     }
 }
 
+/// What a snapshot has given stays as it is, wherever its page has gone meanwhile.
+pub fn slices_beside_a_checkpoint() -> Result<(), String> {
+    let disk = SimDisk::new(1);
+    let db = small(&disk).open(DIR).map_err(text)?;
+    harness::write(&db, &row(1)).map_err(text)?;
+    let snapshot = db.read().map_err(text)?;
+    let tree = snapshot.tree("t").map_err(text)?;
+    let value = tree.get("row 1").map_err(text)?.ok_or("the row is there")?;
+    db.checkpoint().map_err(text)?;
+    for number in 2..60 {
+        harness::write(&db, &row(number)).map_err(text)?;
+    }
+    if *value == [1; 900] { Ok(()) } else { Err("a value changed under its reader".to_owned()) }
+}
+
 /// Bits are flipped in the journal and in a run in the data file: everything is as it was, or there
 /// is an error.
 pub fn flipped_bits() -> Result<(), String> {
+    // All records in one segment: nothing but their frames vouches for them.
+    let small = |disk: &SimDisk| small(disk).journal_segment_size(64 << 10);
     let disk = SimDisk::new(1);
     let db = small(&disk).checkpoint_on_close(true).open(DIR).map_err(text)?;
     let mut model = new_model();
