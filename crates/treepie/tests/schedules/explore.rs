@@ -4,13 +4,16 @@ use std::{
     cell::{Cell, RefCell},
     env,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Once,
+    sync::{Mutex, Once},
     time::Instant,
 };
 
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner, UngracefulShutdownConfig};
 use treepie::schedules::{Planted, plant};
-use treepie_testkit::{hash_bytes, mix};
+use treepie_testkit::{
+    hash_bytes, mix,
+    tally::{self, thousands},
+};
 
 use crate::strategy::Strategies;
 
@@ -72,6 +75,18 @@ pub fn explore(name: &str, scenario: impl Fn() + Send + Sync + 'static) {
     }
     let seconds = begin.elapsed().as_secs_f64();
     println!("{name}: {count} schedules, {:.0} a second", count as f64 / seconds);
+    note(count as u64);
+}
+
+/// Notes the schedules of all tests together once the last one has ended.
+fn note(count: u64) {
+    static DONE: Mutex<(usize, u64)> = Mutex::new((0, 0));
+    let mut done = DONE.lock().expect("nobody panics here");
+    *done = (done.0 + 1, done.1 + count);
+    if done.0 == SHARES.len() {
+        let counts = format!("{} schedules of {} tests", thousands(done.1), done.0);
+        tally::note(7, "schedules, shuttle", &counts);
+    }
 }
 
 /// Plants a bug, and runs a scenario until a schedule shows it.
