@@ -9,6 +9,7 @@ mod batches;
 mod bit_flips;
 mod concurrency;
 mod faults;
+mod full_disk;
 mod harness;
 mod kills;
 mod merged_model;
