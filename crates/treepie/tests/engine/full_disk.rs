@@ -1,6 +1,7 @@
 //! Real full disks: a file system of a few hundred KiB, and files that may not grow. Writes are
-//! refused with an error that says so, and nothing else is: no panic, no poison; reads and deletes go on;
-//! once there is room, so do writes, with everything that was acknowledged.
+//! refused with an error that says so, and nothing else happens: no panic, no poison. Reads go on, and
+//! deletes while the journal has room for their records; once the disk has room, all writes do, with
+//! everything that was acknowledged.
 //!
 //! The file system is mounted in a namespace of its own and goes with the process that filled it. Where
 //! that is not allowed, the test says so and does nothing.
@@ -24,7 +25,7 @@ const SHORT: &str = "TREEPIE_TEST_SHORT";
 /// Sizes of full disks.
 const SIZES: u64 = 50;
 /// Lengths of files that may not grow.
-const LENGTHS: u64 = 20;
+const LENGTHS: u64 = 12;
 /// There is room, in bytes.
 const ROOM: u64 = 64 << 20;
 const ENOSPC: i32 = 28;
@@ -150,17 +151,18 @@ fn a_full_file_system_refuses_writes_keeps_reads_and_goes_on_once_there_is_room(
 #[test]
 fn process_that_fills_a_file_system() {
     let Some(dir) = env::var_os(MOUNTED).map(PathBuf::from) else { return };
-    let (mut commits, mut deletes, mut unopened) = (0, 0, 0);
+    let (mut commits, mut deletes, mut deleting, mut unopened) = (0, 0, 0, 0);
     for seed in 0..SIZES {
         // From too small for a database to more than its first checkpoints take.
         let filled = at_size(&dir, seed, (24 << 10) + seed * seed * 1200 / 4096 * 4096);
         commits += filled.0.count;
         deletes += filled.1;
+        deleting += u64::from(filled.1 > 0);
         unopened += u64::from(filled.0.count == 0);
     }
     println!(
         "full: {SIZES} sizes, {unopened} of them too small to begin, {commits} commits, {deletes} \
-         deletes on the full disk;"
+         deletes on {deleting} full disks;"
     );
     assert!(commits > 500 && unopened < SIZES / 3, "{commits} commits, {unopened}");
 }
@@ -217,7 +219,7 @@ fn files_that_may_not_grow_refuse_writes_and_keep_what_was_acknowledged() {
         let path = dir.path().join(format!("db {seed}"));
         // In units of 512 bytes. A signal that is ignored stays ignored across `exec`; by default
         // it would kill.
-        let length = 320 + seed * 100;
+        let length = 320 + seed * 60;
         let child = Command::new("sh")
             .arg("-c")
             .arg(format!(
@@ -255,7 +257,7 @@ fn files_that_may_not_grow_refuse_writes_and_keep_what_was_acknowledged() {
     let seconds = begin.elapsed().as_secs_f64();
     let counts = format!("{LENGTHS} lengths, {commits} commits; {seconds:.1} s");
     tally::note(10, "full disk, file lengths", &counts);
-    assert!(commits > 200, "{commits} commits");
+    assert!(commits > 100, "{commits} commits");
 }
 
 /// Does nothing unless it is the child of the test above.

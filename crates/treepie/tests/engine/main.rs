@@ -16,6 +16,7 @@ mod merged_model;
 mod merging;
 mod misuse;
 mod model;
+mod others;
 mod pipeline_cuts;
 mod pipeline_faults;
 mod planted;
