@@ -226,6 +226,36 @@ fn pages_that_lead_to_one_another_are_found_under_valid_checksums() {
     }
 }
 
+/// Freeing it would make a record that no recovery accepts.
+#[test]
+fn a_value_past_the_last_page_is_not_freed() {
+    let disk = SimDisk::new(1);
+    let db = quiet(&disk).checkpoint_on_close(true).open(DIR).expect("a new database opens");
+    let mut model = new_model();
+    commit(&db, &mut model, &[insert("t", "k", &[7; 3500])]);
+    let run = runs(&db)[0];
+    let leads = |id: &PageId| {
+        let dump = db.page(*id).expect("a page");
+        let number = run.0.to_le_bytes();
+        dump.kind == "leaf" && dump.bytes[32..].windows(4).any(|window| window == number)
+    };
+    let leaf = (18..400).map(PageId).find(leads).expect("a leaf leads to the value");
+    db.close().expect("closing");
+    let rest = disk.settled(2);
+    for past in [u32::MAX, u32::MAX - 1, 1 << 31] {
+        let disk = forge(&rest, leaf, |page| {
+            let at = place_of(page, run);
+            page[at..at + 4].copy_from_slice(&past.to_le_bytes());
+        });
+        let db = quiet(&disk).open(DIR).expect("it opens");
+        let removed = harness::write(&db, &[remove("t", "k")]);
+        assert!(matches!(removed, Err(Error::Corrupt { .. })), "{past}: {removed:?}");
+        harness::write(&db, &[insert("other", "k", b"v")]).expect("other trees go on");
+        drop(db);
+        quiet(&disk.restart()).open(DIR).expect("it opens again");
+    }
+}
+
 #[test]
 fn commits_behind_a_failed_journal_write_are_read_again() {
     for short in [0, 100, 512, 4096, 6000] {
