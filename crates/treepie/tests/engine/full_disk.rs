@@ -154,7 +154,7 @@ fn process_that_fills_a_file_system() {
     let (mut commits, mut deletes, mut deleting, mut unopened) = (0, 0, 0, 0);
     for seed in 0..SIZES {
         // From too small for a database to more than its first checkpoints take.
-        let filled = at_size(&dir, seed, (24 << 10) + seed * seed * 1200 / 4096 * 4096);
+        let filled = at_size(&dir, seed, (120 << 10) + seed * seed * 1200 / 4096 * 4096);
         commits += filled.0.count;
         deletes += filled.1;
         deleting += u64::from(filled.1 > 0);

@@ -28,7 +28,7 @@ type Check = fn() -> Result<(), String>;
 /// The bugs, and the check that finds each: its name, and the check.
 const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::JournalNotSynced, "power cuts", checks::power_cuts),
-    (Planted::AcknowledgedBeforeSync, "power cuts", checks::power_cuts),
+    (Planted::AcknowledgedBeforeSync, "power cut after commits", scripts::cut_after_commits),
     (Planted::FolderNotSynced, "power cuts", checks::power_cuts),
     (Planted::TrimmedTooFar, "power cuts", checks::power_cuts),
     (Planted::NewFileNotSynced, "power cuts", checks::power_cuts),

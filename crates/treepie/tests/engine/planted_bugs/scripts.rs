@@ -46,6 +46,17 @@ fn cut_at_the_end(disk: &SimDisk, model: &Model, floor: u64) -> Result<(), Strin
     Ok(())
 }
 
+/// Commits that returned are there after a cut.
+pub fn cut_after_commits() -> Result<(), String> {
+    let disk = SimDisk::new(1);
+    let db = small(&disk).open(DIR).map_err(text)?;
+    let mut model = new_model();
+    for number in 1..9 {
+        commit(&db, &mut model, &row(number))?;
+    }
+    cut_at_the_end(&disk, &model, model.lsn())
+}
+
 /// A record that was written, and not synced, when its process was killed; once it was shown after
 /// opening, it stays.
 pub fn cut_after_a_kill() -> Result<(), String> {
