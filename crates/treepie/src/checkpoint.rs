@@ -28,7 +28,7 @@ use crate::{
     format::meta::Meta,
     ids::{Lsn, PageId},
     pager::{in_place::Pinned, readers::ReaderSlot, store::GROW},
-    sync::Mutex,
+    sync::{Mutex, Planted, is_planted},
     txn::{
         core::{CommitPoint, Core},
         signals::Ask,
@@ -74,7 +74,8 @@ impl Checkpointer {
     /// for the rest of a slice, and not for the rest of the pass.
     fn write_up_to(&mut self, core: &Core, count_max: usize) -> Result<(Option<Lsn>, usize)> {
         core.check_poison()?;
-        if core.watermarks.synced() < core.watermarks.committed() {
+        if core.watermarks.synced() < core.watermarks.committed() && !is_planted(Planted::PastSync)
+        {
             core.pipeline.sync(core)?;
         }
         let mut reader = Some(add_oldest_reader(core)?);
@@ -135,11 +136,12 @@ impl Checkpointer {
         pages: &[PageId],
     ) -> Result<Option<(Lsn, usize)>> {
         let bound = reader.lsn();
-        if bound > core.watermarks.synced() {
+        if bound > core.watermarks.synced() && !is_planted(Planted::PastSync) {
             // Commits that are acknowledged before their sync.
             core.pipeline.sync(core)?;
         }
-        if bound > core.watermarks.committed().min(core.watermarks.synced()) {
+        let final_to = core.watermarks.committed().min(core.watermarks.synced());
+        if bound > final_to && !is_planted(Planted::PastSync) {
             return Ok(None);
         }
         let mut written = 0;
@@ -246,7 +248,10 @@ impl Checkpointer {
         // Vouched for is what was written: a reader that registers may show an older LSN for a
         // moment, so the pass may have stopped below `bound`.
         let (written_to, pages) = self.write_up_to(core, usize::MAX)?;
-        let point = written_to.and_then(|lsn| commit_point(core, lsn.min(bound)));
+        let mut point = written_to.and_then(|lsn| commit_point(core, lsn.min(bound)));
+        if is_planted(Planted::PastWritten) {
+            point = core.commits.lock().back().copied();
+        }
         let Some(point) = point.filter(|point| point.position.lsn > done) else {
             return Ok(done);
         };
@@ -262,7 +267,9 @@ impl Checkpointer {
 
     fn checkpoint_at(&mut self, core: &Core, point: CommitPoint) -> Result<()> {
         self.start_writeback(core)?;
-        core.pager.sync()?;
+        if !is_planted(Planted::MetaBeforeData) {
+            core.pager.sync()?;
+        }
         self.unsynced.clear();
         let meta = *core.meta.lock();
         let next = Meta {
@@ -273,8 +280,14 @@ impl Checkpointer {
             written_us: core.disk.now_us(),
             ..meta
         };
+        let next = but_for_bugs(next);
+        if is_planted(Planted::BothMetas) {
+            core.pager.write(PageId(1 - next.page_number()), &next.encode())?;
+        }
         core.pager.write(PageId(next.page_number()), &next.encode())?;
-        core.pager.sync()?;
+        if !is_planted(Planted::MetaNotSynced) {
+            core.pager.sync()?;
+        }
         *core.meta.lock() = next;
         core.watermarks.set_checkpointed(point.position.lsn);
         Ok(())
@@ -315,6 +328,17 @@ impl Checkpointer {
         }
         Ok(())
     }
+}
+
+/// The meta page as it should be, but for planted bugs.
+fn but_for_bugs(mut meta: Meta) -> Meta {
+    if is_planted(Planted::WrongPageCountInMeta) {
+        meta.page_count = 0;
+    }
+    if is_planted(Planted::WrongChainInMeta) {
+        meta.chain ^= 1;
+    }
+    meta
 }
 
 /// Pages next to one another, to be written with one call.

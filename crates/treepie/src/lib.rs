@@ -128,6 +128,13 @@ pub mod schedules {
     };
 }
 
+/// What the engine's own tests plant, to show that they find it.
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted {
+    pub use crate::sync::{Planted, is_planted, plant, plant_for_good};
+}
+
 /// The README, whose example is a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

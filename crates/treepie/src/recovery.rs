@@ -31,6 +31,7 @@ use crate::{
     ids::{Lsn, PageId, TreeId},
     limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
     pager::{directory::NewVersion, pool::Frame, space::Space, store::Pager, store::verify_bytes},
+    sync::{Planted, is_planted},
 };
 
 /// Name of the data file in the folder of a database.
@@ -151,7 +152,8 @@ impl<'a> Replay<'a> {
             let structure = Structure::Record(record.lsn());
             return Err(self.damaged(Damage::layout(structure, "it is of another page size")));
         }
-        for change in record.changes() {
+        let lost = usize::from(is_planted(Planted::ChangeLostAtReplay));
+        for change in record.changes().skip(lost) {
             let change = change.map_err(|what| self.damaged(what))?;
             self.apply_change(&change)?;
         }
@@ -183,7 +185,9 @@ impl<'a> Replay<'a> {
                 Err(self.pager.damaged(*id, "a record changes a page that it cannot change"))
             }
             PageChange::Free { first, .. } => {
-                self.forget(*first);
+                if !is_planted(Planted::FreedRunKept) {
+                    self.forget(*first);
+                }
                 Ok(())
             }
             PageChange::Run { first, page_count, bytes } => {
@@ -307,6 +311,9 @@ fn load_space(pager: &Pager, lsn: Lsn, page_count: u32) -> Result<Space> {
         }
         let first = group * pages_per_group(page_size);
         space.load_group(&bytes[PAGE_HEADER_SIZE..]);
+        if is_planted(Planted::BitLostAtReplay) {
+            space.give(PageId(space.page_count() - 1), 1);
+        }
         let fixed = (first..first.saturating_add(FIXED_MAX)).map(PageId);
         if fixed.filter(|id| is_fixed(*id, page_size)).any(|id| !space.is_used(id)) {
             return Err(pager.damaged(id, "a fixed page is marked as free"));

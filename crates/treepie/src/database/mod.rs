@@ -10,6 +10,8 @@ mod room;
 #[cfg(feature = "shuttle")]
 pub mod schedules;
 #[cfg(test)]
+mod sparse;
+#[cfg(test)]
 mod tests;
 mod threads;
 

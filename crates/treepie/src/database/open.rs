@@ -23,7 +23,7 @@ use crate::{
         store::{Pager, PagerConfig},
     },
     recovery::{DATA_FILE, Replay, open_data, read_meta},
-    sync::Mutex,
+    sync::{Mutex, Planted, is_planted},
     txn::{
         catalog::METADATA,
         core::{Bounds, Core},
@@ -143,7 +143,9 @@ fn find_or_create_data(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> 
         let offset = generation * meta.page_size as u64;
         file.write_at(offset, &meta.encode()).map_err(Error::io("write", &new))?;
     }
-    file.sync_data().map_err(Error::io("sync", &new))?;
+    if !is_planted(Planted::NewFileNotSynced) {
+        file.sync_data().map_err(Error::io("sync", &new))?;
+    }
     drop(file);
     disk.rename(&new, &data).map_err(Error::io("rename", &new))?;
     disk.sync_dir(path).map_err(Error::io("sync", path))

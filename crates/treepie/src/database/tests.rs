@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use super::*;
+use super::{sparse::Sparse, *};
+use crate::{
+    format::{node, page},
+    ids::{PageId, TreeId},
+};
 
 /// Options without anything in the background, and without a checkpoint at the end.
 fn options() -> Options {
@@ -52,4 +56,41 @@ fn checkpoint_vouches_only_for_what_its_own_pass_has_written() {
 
     db.shared.core.pager.registry.release_reader();
     assert_eq!(db.checkpoint().expect("a checkpoint"), newest);
+}
+
+fn leaf(id: PageId) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    page::init(&mut bytes, id, page::PageKind::Leaf, 0, TreeId(9));
+    node::init_leaf(&mut bytes);
+    let checksum = page::compute_checksum(&bytes);
+    page::set_checksum(&mut bytes, checksum);
+    bytes
+}
+
+/// Where an offset in 31 or 32 bits would end.
+#[test]
+fn pages_on_both_sides_of_2_and_4_gib_are_read_as_they_were_written() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let options = options().disk(Arc::new(Sparse)).map_size(5 << 30);
+    let db = options.open(dir.path().join("db")).expect("a new database opens");
+    let lsn = insert(&db, "first", &[1; 900]);
+    let pager = &db.shared.core.pager;
+    let places =
+        [1_u64 << 31, 1 << 32].map(|offset| u32::try_from(offset / 4096).expect("32 bits"));
+    let places: Vec<PageId> =
+        places.iter().flat_map(|page| [page - 1, *page, page + 1]).map(PageId).collect();
+    // Backwards, so that the file grows in one step, and then two pages with one call.
+    for id in places.iter().rev() {
+        pager.write(*id, &leaf(*id)).expect("a write");
+    }
+    for pair in places.chunks_exact(3) {
+        pager.write(pair[0], &[leaf(pair[0]), leaf(pair[1])].concat()).expect("a write");
+    }
+    pager.sync().expect("a sync");
+    for id in places {
+        assert_eq!(pager.page(id, lsn).expect("a page"), leaf(id), "page {id}");
+        pager.page_verified_again(id, lsn).expect("a page");
+    }
+    assert!(fs::metadata(dir.path().join("db/data")).expect("the file").len() > 1 << 32);
+    assert!(db.check().expect("a check").is_clean(), "what is at the beginning is untouched");
 }

@@ -31,16 +31,17 @@ mod memory_disk;
 mod tests;
 
 use std::{
+    io,
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
 use crate::{
-    disk::Disk,
+    disk::{Disk, DiskFile},
     error::{Error, Result},
     format::record::SealedRecord,
     ids::{DatabaseId, Lsn},
-    sync::{Condvar, Mutex, atomic::Ordering, thread::JoinHandle},
+    sync::{Condvar, Mutex, Planted, atomic::Ordering, is_planted, thread::JoinHandle},
 };
 
 use self::{
@@ -214,7 +215,7 @@ impl Journal {
         };
         // Appends go on meanwhile; a roll waits for its turn.
         shared.poison_on_error("sync of the journal", || {
-            file.sync_data().map_err(Error::io("sync", path))
+            sync_file(&*file).map_err(Error::io("sync", path))
         })?;
         shared.check_poison()?;
         shared.writer.lock().synced = last;
@@ -275,6 +276,18 @@ impl Journal {
     }
 }
 
+/// Syncs a segment, but for planted bugs.
+fn sync_file(file: &dyn DiskFile) -> io::Result<()> {
+    if is_planted(Planted::JournalNotSynced) {
+        return Ok(());
+    }
+    match file.sync_data() {
+        Err(_) if is_planted(Planted::SyncErrorIgnored) => Ok(()),
+        Err(_) if is_planted(Planted::SyncRetried) => file.sync_data(),
+        result => result,
+    }
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         self.shared.calls.stop.store(true, Ordering::Relaxed);
@@ -298,7 +311,7 @@ impl Shared {
         call: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let result = call();
-        if result.is_err() {
+        if result.is_err() && !is_planted(Planted::NotPoisoned) {
             self.poison.get_or_init(|| action);
         }
         result

@@ -9,7 +9,7 @@ use crate::{
         bytes::get_u64,
         segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
-    sync::atomic::Ordering,
+    sync::{Planted, atomic::Ordering, is_planted},
 };
 
 use super::{
@@ -48,7 +48,7 @@ impl Shared {
 
     fn roll_to(&self, writer: &mut Writer, spare: Spare) -> Result<()> {
         if let Some(current) = writer.current.take() {
-            if writer.synced < writer.last.lsn {
+            if writer.synced < writer.last.lsn && !is_planted(Planted::OldSegmentNotSynced) {
                 current.file.sync_data().map_err(Error::io("sync", &current.path))?;
             }
             self.note_used(&current);
@@ -58,7 +58,9 @@ impl Shared {
         let first_lsn = writer.last.lsn.next();
         let path = dir.join(segment_name(first_lsn));
         disk.rename(&dir.join(spare.name()), &path).map_err(Error::io("rename to", &path))?;
-        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        if !is_planted(Planted::FolderNotSynced) {
+            disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
         let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
         let random = disk.random().map_err(Error::io("draw random bytes for", &path))?;
         self.note_segment(Live { first: first_lsn, len: spare.len, used: 0 }, writer);

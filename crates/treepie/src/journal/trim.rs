@@ -7,6 +7,7 @@
 use crate::{
     error::{Error, Result},
     ids::Lsn,
+    sync::{Planted, is_planted},
 };
 
 use super::{
@@ -28,9 +29,12 @@ impl Shared {
         let (old, room) = {
             let mut shelf = self.shelf.lock();
             let spares_max = shelf.segments.len().min(SPARES_MAX);
-            let count = (shelf.segments.windows(2))
+            let mut count = (shelf.segments.windows(2))
                 .take_while(|pair| pair[1].first <= checkpointed.next())
                 .count();
+            if is_planted(Planted::TrimmedTooFar) && count + 1 < shelf.segments.len() {
+                count += 1;
+            }
             let old: Vec<Live> = shelf.segments.drain(..count).collect();
             (old, spares_max.saturating_sub(shelf.spares.len()))
         };

@@ -170,7 +170,12 @@ impl Change<'_> {
         now_us: u64,
         location: &'static std::panic::Location<'static>,
     ) -> crate::Result<ReaderSlot> {
-        self.registry.add_at(self.registry.oldest(), now_us, location)
+        let oldest = if is_planted(Planted::PastOldestReader) {
+            self.registry.visible()
+        } else {
+            self.registry.oldest()
+        };
+        self.registry.add_at(oldest, now_us, location)
     }
 
     /// As [`push`](Change::push), or [`retake`](Change::retake) for what was changed in place.

@@ -16,8 +16,9 @@ use crate::{
     ids::{Lsn, PageId, TreeId},
     limits::PAGE_COUNT_MAX,
     sync::{
-        Mutex,
+        Mutex, Planted,
         atomic::{AtomicU32, Ordering::*},
+        is_planted,
     },
 };
 
@@ -196,6 +197,10 @@ impl Pager {
             }
             _ => bytes,
         };
+        if bytes.len() > self.page_size && is_planted(Planted::RunTailNotVerified) {
+            self.map.view().set_verified(id);
+            return Ok(());
+        }
         verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
         self.map.view().set_verified(id);
         Ok(())

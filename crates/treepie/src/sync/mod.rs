@@ -19,13 +19,17 @@ use std::time::{Duration, Instant};
 
 pub use parking_lot::{Mutex as LeafMutex, MutexGuard as LeafMutexGuard};
 
-pub use self::{flag::Flag, planted::Planted};
+#[cfg(any(feature = "shuttle", feature = "planted"))]
+pub use self::planted::plant;
+#[cfg(feature = "planted")]
+pub use self::planted::plant_for_good;
 #[cfg(not(feature = "shuttle"))]
-pub use self::{planted::is_planted, real::*};
+pub use self::real::*;
 #[cfg(feature = "shuttle")]
+pub use self::scheduled::*;
 pub use self::{
-    planted::{is_planted, plant},
-    scheduled::*,
+    flag::Flag,
+    planted::{Planted, is_planted},
 };
 
 /// The moment that is `wait` from `begin`; far away where that cannot be told.

@@ -5,6 +5,7 @@ use crate::{
     format::node::{BRANCH, Branch, LEAF, Leaf, Node, Value},
     ids::PageId,
     pager::access::PageWrite,
+    sync::{Planted, is_planted},
 };
 
 use super::{
@@ -150,7 +151,9 @@ fn join<P: PageWrite>(
             (leaf_at(pages, left)?.page().to_vec(), leaf_at(pages, right)?.page().to_vec());
         let mut pack = Pack::<LEAF>::new(pages.page_size());
         extend_with(&mut pack, &Leaf::new(&left_copy), None);
-        extend_with(&mut pack, &Leaf::new(&right_copy), None);
+        let right_leaf = Leaf::new(&right_copy);
+        let lost = usize::from(is_planted(Planted::JoinLosesEntry));
+        pack.extend(&right_leaf, 0..right_leaf.len().saturating_sub(lost));
         join_pack(pages, &pack, place, (left, right))?
     } else {
         let left_copy = branch_at(pages, left, level)?.page().to_vec();

@@ -13,6 +13,7 @@ use crate::{
     ids::PageId,
     limits::TREE_DEPTH_MAX,
     pager::access::{PageMut, PageWrite},
+    sync::{Planted, is_planted},
 };
 
 use super::{
@@ -86,7 +87,10 @@ impl<P: PageWrite> Edit<'_, P> {
         left_stays: bool,
     ) -> Result<Split> {
         let kind = slots::kind_of(level);
-        let separator = pack.separator(&right);
+        let mut separator = pack.separator(&right);
+        if is_planted(Planted::WrongSeparator) {
+            separator.push(u8::MAX);
+        }
         let at_root = id == self.state.root;
         if at_root && usize::from(self.state.depth) >= TREE_DEPTH_MAX {
             let max = TREE_DEPTH_MAX as u64;

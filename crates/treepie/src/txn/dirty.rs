@@ -22,6 +22,7 @@ use crate::{
         store::Pager,
         taken::Taken,
     },
+    sync::{Planted, is_planted},
 };
 
 /// Slots whose memory is kept for the next transaction.
@@ -288,6 +289,9 @@ impl DirtyPages {
 
     /// Closes the innermost savepoint and undoes what came after it.
     pub fn undo_savepoint(&mut self, mark: UndoMark, pager: &Pager) {
+        if self.undo.len() > mark.len && is_planted(Planted::UndoLost) {
+            self.lose_undo(Some(mark.len), pager);
+        }
         while self.undo.len() > mark.len {
             match self.undo.pop().expect("the log is longer than the mark") {
                 Undo::Clean(id) => self.drop_page(id, pager),
@@ -308,7 +312,6 @@ impl DirtyPages {
     }
 
     /// Loses one step of the undo log, as a planted bug; returns how many there were.
-    #[cfg(test)]
     pub fn lose_undo(&mut self, step: Option<usize>, pager: &Pager) -> usize {
         let steps = self.undo.len();
         step.map(|step| self.undo.remove(step)).into_iter().for_each(|lost| lost.release(pager));

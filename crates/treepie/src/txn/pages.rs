@@ -23,6 +23,7 @@ use crate::{
         space::Space,
         store::Pager,
     },
+    sync::{Planted, is_planted},
 };
 
 use super::dirty::{Body, DirtyPage, DirtyPages, UndoMark};
@@ -233,7 +234,9 @@ impl TxnPages {
                 None => self.add_group()?,
             }
         };
-        self.mark(first, len, true)?;
+        if len == 1 || !is_planted(Planted::RunNotMarked) {
+            self.mark(first, len, true)?;
+        }
         self.space.take(first, len);
         self.space_changes.push(SpaceChange::Taken(first, len));
         Ok(first)
@@ -241,7 +244,9 @@ impl TxnPages {
 
     fn give(&mut self, first: PageId, len: u32) -> Result<()> {
         let page_size = self.pager.page_size();
-        let end = first.0.saturating_add(len);
+        let Some(end) = first.0.checked_add(len) else {
+            return Err(self.damaged(first, "a tree refers to a page that is not its own"));
+        };
         for id in (first.0..end).map(PageId) {
             if !self.space.is_used(id) || is_fixed(id, page_size) {
                 return Err(self.damaged(id, "a tree refers to a page that is not its own"));
@@ -363,7 +368,8 @@ fn stamp(
     old: &mut [u8],
 ) -> Result<()> {
     let mut page = dirty.edit(&pager.directory);
-    page::set_lsn(page.range_mut(0, page::PAGE_HEADER_SIZE / 2), lsn);
+    let stamp = if is_planted(Planted::WrongPageLsn) { lsn.next() } else { lsn };
+    page::set_lsn(page.range_mut(0, page::PAGE_HEADER_SIZE / 2), stamp);
     drop(page);
     let bytes = dirty.body.bytes();
     let checksum = match &dirty.body {
@@ -444,7 +450,12 @@ impl PageWrite for TxnPages {
     }
 
     fn free(&mut self, id: PageId) -> Result<()> {
-        self.give(id, 1)?;
+        if !is_planted(Planted::PageNotFreed) {
+            self.give(id, 1)?;
+        }
+        if is_planted(Planted::PageFreedTwice) {
+            self.give(id, 1)?;
+        }
         self.dirty.remove(id, &self.pager)
     }
 

@@ -145,9 +145,17 @@ impl Pipeline {
             self.put_back(group);
             return Ok(());
         }
+        if is_planted(Planted::AcknowledgedBeforeWrite) && lsn.0.is_multiple_of(2) {
+            self.put_back(group);
+            return Ok(());
+        }
         let sync = durability.is_synced() || group.iter().any(|r| r.durability.is_synced());
+        let sync = sync && !is_planted(Planted::AcknowledgedBeforeSync);
         let last = group.last().map_or(core.watermarks.appended(), |last| last.record.lsn);
         if let Err(source) = self.write(core, &group, sync) {
+            if is_planted(Planted::NotPoisoned) {
+                return Err(source);
+            }
             let action = if sync { "write or sync of the journal" } else { "write of the journal" };
             core.poison(action, &source);
             let failure = Failure { unknown_to: last, source: Arc::new(source) };

@@ -4,13 +4,19 @@ use std::{
     cell::{Cell, RefCell},
     env,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Once,
+    sync::{
+        Mutex, Once,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner, UngracefulShutdownConfig};
 use treepie::schedules::{Planted, plant};
-use treepie_testkit::{hash_bytes, mix};
+use treepie_testkit::{
+    hash_bytes, mix,
+    tally::{self, thousands},
+};
 
 use crate::strategy::Strategies;
 
@@ -38,6 +44,8 @@ const _: () = {
     }
     assert!(sum == 1000, "shares are thousandths");
 };
+/// Bugs that the tests plant.
+const BUGS: u64 = 8;
 /// Bytes of a simulated thread's stack.
 const STACK_SIZE: usize = 512 << 10;
 /// Decisions after which a schedule counts as one that never ends.
@@ -72,6 +80,18 @@ pub fn explore(name: &str, scenario: impl Fn() + Send + Sync + 'static) {
     }
     let seconds = begin.elapsed().as_secs_f64();
     println!("{name}: {count} schedules, {:.0} a second", count as f64 / seconds);
+    note(count as u64);
+}
+
+/// Notes the schedules of all tests together once the last one has ended.
+fn note(count: u64) {
+    static DONE: Mutex<(usize, u64)> = Mutex::new((0, 0));
+    let mut done = DONE.lock().expect("nobody panics here");
+    *done = (done.0 + 1, done.1 + count);
+    if done.0 == SHARES.len() {
+        let counts = format!("{} schedules of {} tests", thousands(done.1), done.0);
+        tally::note(7, "schedules, shuttle", &counts);
+    }
 }
 
 /// Plants a bug, and runs a scenario until a schedule shows it.
@@ -98,6 +118,10 @@ pub fn expect_found(
         begin.elapsed()
     );
     assert!(message.contains(sign), "{bug:?} shows as {message:?}, not as {sign:?}");
+    static FOUND: AtomicU64 = AtomicU64::new(0);
+    if FOUND.fetch_add(1, Relaxed) + 1 == BUGS {
+        tally::note(14, "planted bugs, schedules", &format!("{BUGS} of {BUGS} found"));
+    }
 }
 
 fn first_failure(seeds: Vec<u64>, scenario: impl Fn() + Send + Sync + 'static) -> Option<Failure> {
