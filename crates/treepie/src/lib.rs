@@ -95,6 +95,7 @@ pub mod limits;
 mod options;
 mod pager;
 mod recovery;
+mod scrub;
 mod sync;
 mod tree;
 mod txn;
@@ -106,6 +107,7 @@ pub use database::{
 pub use error::{Damage, Error, Result, Structure};
 pub use journal::{JournalReport, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};
+pub use scrub::{FoundDamage, ScrubProgress, ScrubReport};
 pub use tree::Key;
 pub use txn::{
     cursor::Cursor,

@@ -32,6 +32,7 @@ const LAYERS: &[Layer] = &[
     apart(&["tree"]),
     apart(&["txn"]),
     apart(&["checkpoint", "recovery", "replication", "inspect"]),
+    apart(&["scrub"]),
     apart(&["database"]),
 ];
 
