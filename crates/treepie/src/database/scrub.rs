@@ -48,4 +48,10 @@ impl Database {
     pub fn damage(&self) -> Vec<FoundDamage> {
         self.shared.scrubber.damage()
     }
+
+    /// The inside, for tests of what lies below.
+    #[cfg(test)]
+    pub(crate) fn shared_core(&self) -> &crate::txn::core::Core {
+        &self.shared.core
+    }
 }

@@ -249,6 +249,10 @@ enum Blind {
     LongRuns,
     /// Whether a page is in memory is not looked up.
     Versions,
+    /// A page that does not verify is not looked at as the inside of a run that is new.
+    NewRuns,
+    /// A run is called damaged without a look whether it is still the same one.
+    ChangedRuns,
     /// Of each segment the last record is left out.
     LastRecords,
 }

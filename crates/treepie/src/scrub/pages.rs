@@ -11,7 +11,7 @@
 //! use across the place where the next one begins. So before a page is called damaged, the pages before
 //! it are looked through for a run that covers it; then the scrub goes back to the beginning of that.
 
-use std::{ops::Range, panic::Location, sync::Arc};
+use std::{cell::Cell, ops::Range, panic::Location, sync::Arc};
 
 use crate::{
     error::Result,
@@ -90,6 +90,8 @@ struct View<'a> {
     lsn: Lsn,
     page_count: u32,
     page_size: usize,
+    /// The group that was asked for last, and its bitmap page, verified.
+    bits: Cell<Option<(u32, Option<&'a [u8]>)>>,
     snapshot: Snapshot,
 }
 
@@ -105,7 +107,8 @@ impl View<'_> {
             // One that is forgotten is not the newest any more.
             if let Some(CommitPoint { page_count, .. }) = own {
                 let page_size = pager.page_size();
-                return Ok(View { pager, lsn, page_count, page_size, snapshot });
+                let bits = Cell::new(None);
+                return Ok(View { pager, lsn, page_count, page_size, bits, snapshot });
             }
         }
     }
@@ -120,9 +123,23 @@ impl View<'_> {
             let is_begun = fixed_group < self.page_count.div_ceil(group_pages);
             return Some(page == CATALOG_ROOT.0 || is_begun);
         }
-        let bits = self.pager.page(bitmap_page(group, self.page_size), self.lsn).ok()?;
+        let bits = self.bits_of(group)?;
         let (byte, mask) = bit_position(index);
         Some(bits.get(byte).is_some_and(|byte| byte & mask != 0))
+    }
+
+    fn bits_of(&self, group: u32) -> Option<&[u8]> {
+        if let Some((known, bits)) = self.bits.get()
+            && known == group
+        {
+            return bits;
+        }
+        let bitmap = bitmap_page(group, self.page_size);
+        // What was verified when it was read first may have changed since.
+        let bits = self.pager.page_verified_again(bitmap, self.lsn).ok();
+        let bits = bits.filter(|bits| page::kind(bits) == Some(PageKind::Bitmap));
+        self.bits.set(Some((group, bits)));
+        bits
     }
 
     fn use_of(&self, page: u32) -> Option<Use> {
@@ -187,16 +204,20 @@ impl<'a> PagePass<'a> {
 
     /// Verifies the pages of one slice; returns how many bytes it read.
     fn slice(&mut self, view: &View<'_>, pass: &mut Pass<'_>) -> u64 {
-        if self.run.as_ref().is_some_and(|run| view.use_of(run.pages.start) != Some(Use::InFile)) {
+        if self.run.as_ref().is_some_and(|run| view.use_of(run.pages.start) != Some(Use::InFile))
+            && !is_blind(Blind::ChangedRuns)
+        {
             self.return_to_run(pass);
         }
         self.has_returned = false;
-        let end = self.next.saturating_add(SLICE_PAGES).min(view.page_count);
+        let group_pages = pages_per_group(self.page_size);
+        let group_end = (self.next / group_pages + 1).saturating_mul(group_pages);
+        let end = self.next.saturating_add(SLICE_PAGES).min(view.page_count).min(group_end);
         let slice = self.next..end;
         // Before anything is read: see above.
         let uses: Vec<Option<Use>> = slice.clone().map(|page| view.use_of(page)).collect();
         let (bytes, unread) = self.read(view, &slice, &uses);
-        while self.next < end && !self.has_returned {
+        while slice.contains(&self.next) && !self.has_returned {
             let index = (self.next - slice.start) as usize;
             if unread.contains(&self.next) {
                 self.damaged(view, pass, "it cannot be read from the disk".to_owned());
@@ -218,10 +239,12 @@ impl<'a> PagePass<'a> {
                     self.end_stretch(pass);
                     self.next += 1;
                 }
-                // Its bitmap is damaged, and found as a page of its own.
+                // Its bitmap is damaged, and was found as a page of its own.
                 None => {
-                    pass.report.pages_skipped += 1;
-                    self.next += 1;
+                    self.end_stretch(pass);
+                    let behind = group_end.min(view.page_count);
+                    pass.report.pages_skipped += u64::from(behind - self.next);
+                    self.next = behind;
                 }
             }
         }
@@ -313,7 +336,7 @@ impl<'a> PagePass<'a> {
         if is_whole || (is_long && is_blind(Blind::LongRuns)) {
             self.end_stretch(pass);
             pass.report.pages_verified += run.pages.len() as u64;
-        } else if self.is_unchanged(view, &run) {
+        } else if self.is_unchanged(view, &run) || is_blind(Blind::ChangedRuns) {
             let what = format!(
                 "checksum {:08x} does not match the bytes of its {} pages ({computed:08x})",
                 run.stored,
@@ -375,6 +398,7 @@ impl<'a> PagePass<'a> {
             return;
         }
         if page != self.damaged_run.start
+            && !is_blind(Blind::NewRuns)
             && let Some(run) = self.covering_run(view)
         {
             return self.go_back(pass, run.start, run.end);
