@@ -95,6 +95,7 @@ pub mod limits;
 mod options;
 mod pager;
 mod recovery;
+mod salvage;
 mod scrub;
 mod sync;
 mod tree;
@@ -107,6 +108,7 @@ pub use database::{
 pub use error::{Damage, Error, Result, Structure};
 pub use journal::{JournalReport, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};
+pub use salvage::{Loss, SalvageProgress, SalvageReport, SalvagedTree};
 pub use scrub::{FoundDamage, ScrubProgress, ScrubReport};
 pub use tree::Key;
 pub use txn::{

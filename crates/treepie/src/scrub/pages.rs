@@ -84,14 +84,17 @@ pub(super) struct PagePass<'a> {
     buffer: Vec<u8>,
 }
 
+/// A group and its bitmap page, where that verifies.
+type GroupBits<'a> = (u32, Option<&'a [u8]>);
+
 /// What a slice knows of the state that it looks at.
 struct View<'a> {
     pager: &'a Pager,
     lsn: Lsn,
     page_count: u32,
     page_size: usize,
-    /// The group that was asked for last, and its bitmap page, verified.
-    bits: Cell<Option<(u32, Option<&'a [u8]>)>>,
+    /// The group that was asked for last.
+    bits: Cell<Option<GroupBits<'a>>>,
     snapshot: Snapshot,
 }
 
