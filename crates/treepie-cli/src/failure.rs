@@ -5,7 +5,7 @@
 //! |    0 | Done                                                    |
 //! |    1 | Error of use, of input, or of the system                |
 //! |    2 | Bad arguments                                           |
-//! |    3 | Damage found in a database                              |
+//! |    3 | Damage found in a database; with --repair: losses       |
 //! |    4 | Not found: the database, the tree, the key, or the page |
 //! |    5 | The database is open in another process                 |
 
@@ -86,6 +86,14 @@ pub enum Failure {
         /// How many.
         count: usize,
     },
+    /// A salvage has lost something, and has listed it.
+    #[error("{count} losses; what could be read is in {new}", new = new.display())]
+    Lost {
+        /// How many.
+        count: u64,
+        /// The new database.
+        new: PathBuf,
+    },
     /// A demonstration did not show what it promises.
     #[error("the demonstration failed: {0}")]
     Demo(String),
@@ -115,7 +123,7 @@ impl Failure {
             Failure::Engine(error) => engine_code(error),
             Failure::Row { fault: RowFault::Engine(error), .. } => engine_code(error),
             Failure::Argument { .. } => 2,
-            Failure::Damaged { .. } => 3,
+            Failure::Damaged { .. } | Failure::Lost { .. } => 3,
             Failure::NoKey { .. } | Failure::NoPage { .. } => 4,
             Failure::Io { .. } | Failure::Output(_) | Failure::Row { .. } | Failure::Demo(_) => 1,
         }

@@ -20,6 +20,8 @@ mod planted;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
+mod salvage;
 mod savepoints;
+mod scrub;
 mod submit;
 mod thread_cuts;
