@@ -20,9 +20,15 @@ const PAGE_SIZE: u64 = 4096;
 /// A run of 147 pages: more than two slices.
 const LONG: usize = 600_000;
 
+/// A folder in memory, where there is one: syncs take most of the time.
+fn folder() -> TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm");
+    memory.or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
 /// A database with leaves, branches, short and long runs and a small journal, all at rest.
 fn furnished() -> (TempDir, Database) {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let options = Options::new().create(true).page_size(4096).map_size(1 << 24);
     let options = options.background_threads(false).checkpoint_on_close(false);
     let db = options.open(dir.path().join("db")).expect("it opens");
@@ -230,7 +236,7 @@ fn planted_blind_spots_are_noticed() {
 /// come and go wherever the scrub is. Returns the scrubs that called something damaged, and how many
 /// pages were verified.
 fn scrub_in_churn(seed: u64, scrubs: u32) -> (u32, u64) {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = folder();
     let options = Options::new().create(true).page_size(4096).map_size(1 << 24);
     let options = options.background_threads(false).checkpoint_on_close(false);
     let db = options.journal_segment_size(64 << 10).open(dir.path().join("db")).expect("it opens");

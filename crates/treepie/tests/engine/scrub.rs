@@ -128,7 +128,7 @@ fn churn(db: &Database, rng: &mut Rng) {
 
 #[test]
 fn scrub_beside_writers_and_checkpoints_takes_nothing_for_damage() {
-    const SCRUBS: u64 = 60;
+    const COMMITS: u64 = 150;
     let dir = folder();
     let options = file_options().versions_memory(1 << 20).disk(Arc::new(TearingDisk));
     let db = options.checkpoint_distance(1 << 20).open(dir.path().join("db")).expect("it opens");
@@ -147,7 +147,7 @@ fn scrub_beside_writers_and_checkpoints_takes_nothing_for_damage() {
                 }
             });
         }
-        for _ in 0..SCRUBS {
+        while db.stats().commits < COMMITS || db.stats().checkpoints < 8 {
             let report = scrub(&db);
             (pages, records) = (pages + report.pages_verified, records + report.records_verified);
             if !report.damage.is_empty() {
@@ -158,12 +158,12 @@ fn scrub_beside_writers_and_checkpoints_takes_nothing_for_damage() {
         is_done.store(true, SeqCst);
     });
     let stats = db.stats();
-    assert!(stats.commits > 100 && stats.checkpoints > 5, "{stats:?}");
-    assert_eq!((stats.scrubs, stats.damage_found), (SCRUBS, 0));
+    assert!(stats.scrubs > 10 && pages > 1_000, "{stats:?}");
+    assert_eq!(stats.damage_found, 0);
     assert!(db.check().expect("a check").is_clean());
     let (pages, records) = (tally::thousands(pages), tally::thousands(records));
-    let counts =
-        format!("{SCRUBS} beside writers: {pages} pages, {records} records, no false alarm");
+    let scrubs = stats.scrubs;
+    let counts = format!("{scrubs} beside writers, {pages} pages, {records} records, no alarm");
     tally::note(5, "bit rot: scrub", &counts);
 }
 
