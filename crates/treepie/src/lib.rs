@@ -70,7 +70,8 @@
 //! These are worth a branch of their own:
 //!
 //! - [`Error::Corrupt`] and [`Error::JournalGap`]: stored bytes are damaged or gone.
-//!   [`Database::check`] lists all damage of a database that opens.
+//!   [`Database::check`] lists all damage of a database that opens; [`Options::salvage`] saves what can
+//!   be read of one that does not.
 //! - [`Error::Poisoned`]: a write or sync failed before. Reads go on; reopen to write.
 //! - [`Error::Bound`]: a bound was reached; it names the option and what can be done.
 //! - [`Error::Rejected`]: the closure's own error, wrapped with [`Error::rejected`].

@@ -94,11 +94,11 @@ impl Options {
                 salvage.note_beginning(replayed);
                 salvage.run()
             });
-        let ended = source.end();
+        // As long as the copies are there, the new database is not complete.
         let closed = db.close();
         let report = saved?;
-        ended?;
         closed?;
+        source.end()?;
         Ok(report)
     }
 }
@@ -329,9 +329,9 @@ impl<'a> Salvage<'a> {
         let report = &mut self.report;
         let mut odd = Vec::new();
         for tree in &report.trees {
-            let is_listed = report.losses.iter().any(|loss| loss.tree.as_ref() == Some(&tree.name));
             let expected = tree.expected.filter(|expected| *expected != tree.entries);
-            if let Some(expected) = expected.filter(|_| !is_listed && !self.progress.is_stopped) {
+            let Some(expected) = expected.filter(|_| !self.progress.is_stopped) else { continue };
+            if !report.losses.iter().any(|loss| loss.tree.as_ref() == Some(&tree.name)) {
                 let found = tree.entries;
                 let what = format!("the catalog counts {expected} entries, {found} were found");
                 odd.push(Loss { tree: Some(tree.name.clone()), ..Loss::of(what) });

@@ -38,9 +38,13 @@ pub(super) trait Visit {
 }
 
 /// The keys of a tree that may be lost, and where that is listed.
+///
+/// A walk goes up the keys, so the ranges begin one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct LostRanges {
     ranges: Vec<(Fences, Option<usize>)>,
+    /// For each range, whether one before it, or it, has no end, or else the highest end.
+    reach: Vec<Option<Vec<u8>>>,
 }
 
 impl LostRanges {
@@ -49,20 +53,26 @@ impl LostRanges {
     }
 
     pub(super) fn add(&mut self, fences: Fences, loss: Option<usize>) {
-        if self.ranges.len() < RANGES_MAX {
-            self.ranges.push((fences, loss));
-        } else if self.ranges.len() == RANGES_MAX {
-            self.ranges.push(((None, None), None));
-        }
+        let (fences, loss) = match self.ranges.len() {
+            ..RANGES_MAX => (fences, loss),
+            RANGES_MAX => ((fences.0, None), None),
+            _ => return,
+        };
+        let before = self.reach.last().cloned().unwrap_or(Some(Vec::new()));
+        let reach = before.zip(fences.1.clone()).map(|(before, until)| before.max(until));
+        self.reach.push(reach);
+        self.ranges.push((fences, loss));
     }
 
     /// Whether a key is in one of them; where that one is listed.
     pub(super) fn find(&self, key: &[u8]) -> Option<Option<usize>> {
-        let found = self.ranges.iter().find(|((from, until), _)| {
-            from.as_deref().is_none_or(|from| key >= from)
-                && until.as_deref().is_none_or(|until| key < until)
-        });
-        found.map(|(_, loss)| *loss)
+        let begins = |range: &(Fences, _)| range.0.0.as_deref().is_none_or(|from| from <= key);
+        let behind = self.ranges.partition_point(begins);
+        let ranges = self.ranges[..behind].iter().zip(&self.reach[..behind]).rev();
+        let reaching = |reach: &Option<Vec<u8>>| reach.as_deref().is_none_or(|reach| key < reach);
+        let mut ranges = ranges.take_while(|(_, reach)| reaching(reach));
+        let found = ranges.find(|(((_, until), _), _)| reaching(until));
+        found.map(|((_, loss), _)| *loss)
     }
 }
 
@@ -286,4 +296,42 @@ pub(super) fn strays(
         found(Stray { tree, bytes }, claims)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fences(from: &str, until: &str) -> Fences {
+        let key = |text: &str| (!text.is_empty()).then(|| text.as_bytes().to_vec());
+        (key(from), key(until))
+    }
+
+    #[test]
+    fn keys_are_found_in_ranges_that_lie_in_one_another() {
+        let mut lost = LostRanges::default();
+        assert_eq!(lost.find(b"a"), None);
+        for (number, (from, until)) in
+            [("", "c"), ("b", "m"), ("d", "e"), ("p", "q")].iter().enumerate()
+        {
+            lost.add(fences(from, until), Some(number));
+        }
+        let found = |key: &str| lost.find(key.as_bytes()).flatten();
+        assert_eq!((found(""), found("a"), found("b")), (Some(0), Some(0), Some(1)));
+        assert_eq!((found("d"), found("e"), found("l")), (Some(2), Some(1), Some(1)));
+        assert_eq!((found("m"), found("o"), found("p"), found("q")), (None, None, Some(3), None));
+    }
+
+    #[test]
+    fn beyond_the_bound_everything_behind_is_one_range() {
+        let mut lost = LostRanges::default();
+        for number in 0..RANGES_MAX + 5 {
+            let (from, until) = (format!("{number:08}"), format!("{number:08}5"));
+            lost.add(fences(&from, &until), Some(number));
+        }
+        assert_eq!(lost.ranges.len(), RANGES_MAX + 1);
+        assert_eq!(lost.find(b"00000007"), Some(Some(7)));
+        assert_eq!(lost.find(b"000000079"), None);
+        assert_eq!(lost.find(b"zzz"), Some(None));
+    }
 }

@@ -24,7 +24,7 @@ pub struct FoundDamage {
     pub page: Option<PageId>,
     /// The record, in the journal.
     pub record: Option<Lsn>,
-    /// The tree that owns the page: as its header says, where that says anything that can be.
+    /// The tree that owns the page: as its header says, or the branch that leads to it.
     pub tree: Option<TreeId>,
     /// The name of that tree, where the catalog has one.
     pub tree_name: Option<Vec<u8>>,

@@ -9,11 +9,12 @@
 //!   read, and verifies what that reader would see in the file. Therefore it never takes a page for
 //!   damaged that is being written, or that newer versions have replaced.
 //! - `segments`: meta pages, and the journal's records up to the last one that was synced when it began.
-//! - `pace`: how fast it goes. `damage`: what was found.
+//! - `pace`: how fast it goes. `damage`: what was found. `owner`: whose page it is.
 //!
 //! No lock of the database is held while it reads.
 
 mod damage;
+mod owner;
 mod pace;
 mod pages;
 mod segments;

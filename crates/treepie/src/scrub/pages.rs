@@ -36,10 +36,11 @@ use crate::{
     },
 };
 
-use super::{Blind, FoundDamage, Going, Pass, RESTORE, is_blind};
+use super::{Blind, FoundDamage, Going, Pass, RESTORE, is_blind, owner};
 
 /// Pages of one slice: 512 KiB of 8 KiB pages, a fraction of a millisecond for which a reader is there.
-const SLICE_PAGES: u32 = 64;
+/// Few in simulated schedules, whose databases are small.
+const SLICE_PAGES: u32 = if cfg!(feature = "shuttle") { 3 } else { 64 };
 /// How often a scrub goes back to the beginning of a run. Each time a run was written across the place
 /// where it was, so a few times are many.
 const RETURNS_MAX: u32 = 1_000;
@@ -450,15 +451,14 @@ impl<'a> PagePass<'a> {
         tree: Option<TreeId>,
         what: String,
     ) -> FoundDamage {
-        let tree = tree.filter(|tree| *tree != TreeId::NONE);
-        let trees = tree.and_then(|_| view.snapshot.trees().ok()).unwrap_or_default();
-        let named = trees.into_iter().find(|info| Some(info.id) == tree);
+        let fixed = is_fixed(PageId(page), self.page_size).then_some(TreeId::NONE);
+        let owner = owner::find(&view.snapshot, PageId(page), fixed.or(tree));
         let offset = u64::from(page) * self.page_size as u64;
         FoundDamage {
             len: self.page_size as u64,
             page: Some(PageId(page)),
-            tree,
-            tree_name: named.map(|info| info.name),
+            tree: owner.as_ref().map(|owner| owner.0),
+            tree_name: owner.and_then(|owner| owner.1),
             ..FoundDamage::new(self.core.path.join(DATA_FILE), offset, what, RESTORE)
         }
     }

@@ -131,6 +131,28 @@ fn damage_of_a_page_names_its_tree_and_what_to_do() {
     }
 }
 
+#[test]
+fn owner_of_a_page_that_says_nothing_is_who_leads_to_it() {
+    let (_dir, db) = furnished();
+    let state = *db.read().expect("a snapshot").tree("entries").expect("a tree").state();
+    assert!(state.depth > 1, "{state:?}");
+    let data = db.path().join("data");
+    let mut named = 0;
+    for page in pages_at_rest(&db) {
+        let offset = u64::from(page) * PAGE_SIZE;
+        let before = overwrite(&data, offset, &[0; 4096]);
+        let (kind, tree) =
+            (before[16], u32::from_le_bytes([before[20], before[21], before[22], 0]));
+        let damage = scrub(&db).damage;
+        overwrite(&data, offset, &before);
+        if kind == 1 && tree == state.id.0 && before[4..8] == page.to_le_bytes() {
+            assert_eq!(damage[0].tree_name.as_deref(), Some(&b"entries"[..]), "page {page}");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named}");
+}
+
 /// Zeroed, and replaced by the bytes of another page: a header that says nothing, or of another page.
 #[test]
 fn zeroed_and_misdirected_pages_are_told() {
@@ -283,11 +305,16 @@ fn nothing_that_is_being_written_is_taken_for_damage() {
         assert_eq!(alarms, 0, "seed {seed}: `cargo test -p treepie --lib being_written`");
         pages += verified;
     }
-    println!("{} scrubs between commits verified {pages} pages", seeds * 12);
+    let scrubs = seeds * 12;
+    let mut noticed = 0;
     for spot in [Blind::Versions, Blind::NewRuns, Blind::ChangedRuns] {
         let alarms =
             (0..seeds).map(|seed| blinded(spot, || scrub_in_churn(seed, 6).0)).sum::<u32>();
         println!("{spot:?}: {alarms} false alarms");
         assert!(alarms > 0, "{spot:?} is not noticed");
+        noticed += 1;
     }
+    let counts =
+        format!("{scrubs} between commits, {pages} pages, {noticed}/3 blind spots noticed");
+    treepie_testkit::tally::note(5, "bit rot: scrub in steps", &counts);
 }
