@@ -60,6 +60,11 @@ impl Overlay {
         Ok(true)
     }
 
+    /// Whether a record changed the page.
+    pub(super) fn has(&self, page: u32) -> bool {
+        self.slots.contains_key(&page)
+    }
+
     /// The pages that records changed, from `first` on, ascending.
     pub(super) fn pages_from(&self, first: u32) -> Vec<u32> {
         let mut pages: Vec<u32> =

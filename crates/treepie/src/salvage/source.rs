@@ -231,11 +231,17 @@ impl Source {
         self.file.as_ref().is_some_and(|file| file.read_at(offset, page).is_ok())
     }
 
+    fn has_copy(&self, first: PageId, count: u32) -> bool {
+        let overlay = self.overlay.as_ref();
+        overlay.is_some_and(|overlay| (first.0..first.0 + count).any(|page| overlay.has(page)))
+    }
+
     fn read_copy(&self, id: PageId, page: &mut [u8]) -> bool {
         self.overlay.as_ref().is_some_and(|overlay| overlay.read(id, page).unwrap_or(false))
     }
 
-    /// A page of its own (none of a run), as the records leave it, or else as the file has it.
+    /// A page of its own (none of a run), as the records leave it, or else as the file has it. Without a
+    /// meta page the file may be ahead of what the journal came to: then the younger one.
     ///
     /// # Errors
     /// Why there is none that verifies.
@@ -244,7 +250,8 @@ impl Source {
         let mut newest_is = None;
         if self.read_copy(id, &mut bytes) {
             match verify_bytes(&bytes, id, self.page_size) {
-                Ok(()) => return Ok(Believed { bytes, newest_is: None }),
+                Ok(()) if self.meta.is_some() => return Ok(Believed { bytes, newest_is: None }),
+                Ok(()) => return Ok(Believed { bytes: self.younger(id, bytes), newest_is: None }),
                 Err(what) => newest_is = Some(what.to_string()),
             }
         }
@@ -261,17 +268,36 @@ impl Source {
         }
     }
 
-    /// The pages of the run at `first`, for a value of `value_len` bytes.
+    /// What the file has of a page, if that is younger.
+    fn younger(&self, id: PageId, copy: Vec<u8>) -> Vec<u8> {
+        let mut bytes = vec![0; self.page_size];
+        let is_valid =
+            self.read_file(id, &mut bytes) && verify_bytes(&bytes, id, self.page_size).is_ok();
+        if is_valid && page::lsn(&bytes) > page::lsn(&copy) { bytes } else { copy }
+    }
+
+    /// The pages of the run at `first`, for a value of `value_len` bytes that a leaf of LSN `leaf_lsn`
+    /// leads to. A run is written before or with the leaf: a younger one is of another value.
     ///
     /// # Errors
     /// Why it does not verify.
-    pub(super) fn run(&self, first: PageId, value_len: u64) -> Result<Vec<u8>, String> {
+    pub(super) fn run(
+        &self,
+        first: PageId,
+        value_len: u64,
+        leaf_lsn: Lsn,
+    ) -> Result<Vec<u8>, String> {
         let count = overflow::page_count(value_len, self.page_size);
         if !is_run_place(first, count, self.page_size) {
             return Err("a run cannot be there".to_owned());
         }
         let mut what = "the file ends before it".to_owned();
+        let mut best: Option<Vec<u8>> = None;
         for from_copies in [true, false] {
+            // Where no record changed it, the file is the same.
+            if !from_copies && !self.has_copy(first, count) && best.is_some() {
+                break;
+            }
             // Memory is taken page by page: a length that is a lie ends where the file does.
             let mut run = Vec::new();
             for id in (first.0..first.0 + count).map(PageId) {
@@ -289,12 +315,20 @@ impl Source {
                 continue;
             }
             match verify_bytes(&run, first, self.page_size) {
-                Ok(()) if overflow::value_len(&run) == value_len => return Ok(run),
-                Ok(()) => what = "the run holds a value of another length".to_owned(),
+                Ok(()) if overflow::value_len(&run) != value_len => {
+                    what = "the run holds a value of another length".to_owned();
+                }
+                Ok(()) if page::lsn(&run) > leaf_lsn => {
+                    what = "the run is younger than the leaf that leads to it".to_owned();
+                }
+                Ok(()) if best.as_ref().is_none_or(|best| page::lsn(best) < page::lsn(&run)) => {
+                    best = Some(run);
+                }
+                Ok(()) => {}
                 Err(damage) => what = damage.to_string(),
             }
         }
-        Err(what)
+        best.ok_or(what)
     }
 
     /// Whether a page is in use; nothing where its bitmap page does not verify.

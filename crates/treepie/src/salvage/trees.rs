@@ -214,7 +214,7 @@ impl Walker<'_> {
             }
             match value {
                 Value::Inline(bytes) => visit.entry(key, bytes)?,
-                Value::Overflow(first, value_len) => self.value(key, first, value_len, visit)?,
+                Value::Overflow(first, len) => self.value(leaf, key, (first, len), visit)?,
             }
         }
         Ok(())
@@ -222,12 +222,12 @@ impl Walker<'_> {
 
     fn value(
         &mut self,
+        leaf: &Leaf<'_>,
         key: Vec<u8>,
-        first: PageId,
-        value_len: u64,
+        (first, value_len): (PageId, u64),
         visit: &mut dyn Visit,
     ) -> Result<()> {
-        let run = match self.source.run(first, value_len) {
+        let run = match self.source.run(first, value_len, page::lsn(leaf.page())) {
             Ok(run) if page::tree(&run) != self.tree => {
                 Err("its pages belong to another tree".to_owned())
             }

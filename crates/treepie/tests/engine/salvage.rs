@@ -397,6 +397,87 @@ fn hostile_files_are_salvaged_without_a_panic_into_a_database_that_is_clean() {
     assert!(some * 10 > seeds.len() * 9 || seeds.len() == 1, "{some} of {}", seeds.len());
 }
 
+/// Values that no other key has, and no other commit.
+fn value(key: u64, commit: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| (i ^ key.wrapping_mul(7) ^ (commit >> (8 * (i % 2)))) as u8).collect()
+}
+
+/// A database whose checkpoint is behind what was written early, damaged in journal, pages and meta pages:
+/// whatever is saved is a value that its key had. Returns how many there were.
+fn salvage_mixture(seed: u64) -> usize {
+    let disk = SimDisk::new(seed);
+    let mut rng = Rng::new(seed);
+    let db = quiet(&disk).open(DIR).expect("a new database opens");
+    let mut had: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+    for commit in 0..160 + rng.below(100) {
+        let written = db.write(|tx| {
+            for _ in 0..1 + rng.below(4) {
+                let number = rng.below(60);
+                let key = format!("key {number:03}").into_bytes();
+                let len = *rng.pick(&[40, 400, 900, 5_000, 5_000, 9_000, 9_000]);
+                if rng.chance(1, 5) {
+                    tx.tree("t")?.remove(&key)?;
+                } else {
+                    let value = value(number, commit, len);
+                    tx.tree("t")?.insert(&key, &value)?;
+                    had.entry(key).or_default().push(value);
+                }
+            }
+            Ok(())
+        });
+        written.expect("a commit");
+        if rng.chance(1, 80) {
+            db.checkpoint().expect("a checkpoint");
+        }
+    }
+    drop(db);
+    let disk = disk.settled(seed);
+    let mut data = disk.file_bytes(Path::new(DATA)).expect("it is there");
+    if rng.chance(1, 2) {
+        data[..2 * PAGE_SIZE].fill(0xee);
+    }
+    for _ in 0..rng.below(6) {
+        let page = 2 + rng.index(data.len() / PAGE_SIZE - 2);
+        data[page * PAGE_SIZE..(page + 1) * PAGE_SIZE].fill(0);
+    }
+    disk.rot(Path::new(DATA), &data);
+    let journal = disk.file_paths().into_iter().filter(|path| path.starts_with("/db/journal"));
+    for path in journal.collect::<Vec<_>>() {
+        if rng.chance(1, 3) {
+            let len = disk.file_bytes(&path).expect("it is there").len() as u64;
+            disk.flip_bit(&path, rng.below(len * 8));
+        }
+    }
+    salvage(&disk).expect("a salvage");
+    let saved = saved(&disk);
+    let entries = saved.values().flatten();
+    let checked = entries.map(|(key, value)| {
+        let is_own = had.get(key).is_some_and(|values| values.contains(value));
+        assert!(is_own, "{} never had this value", key.escape_ascii());
+    });
+    checked.count()
+}
+
+#[test]
+fn salvage_never_gives_a_key_a_value_that_it_never_had() {
+    let seeds = seeds(0, 150);
+    let counts = for_seeds(&seeds, |seed| {
+        let result = std::panic::catch_unwind(|| salvage_mixture(seed));
+        result.unwrap_or_else(|_| {
+            panic!(
+                "seed {seed}: TREEPIE_SEED={seed} cargo test -p treepie --test engine never_gives"
+            )
+        })
+    });
+    let entries: usize = counts.iter().sum();
+    tally::note(
+        5,
+        "mixtures: salvage",
+        &format!("{} databases, {entries} entries saved", seeds.len()),
+    );
+    assert!(entries > 20 * seeds.len(), "{entries}");
+}
+
 #[test]
 fn salvage_refuses_what_is_there_what_is_open_and_what_is_nothing() {
     let (disk, _) = at_rest(&scripts()[..1], 1);
