@@ -81,7 +81,9 @@ pub enum Failure {
         page_count: u64,
     },
     /// A check, or a report, found damage, and has listed it.
-    #[error("{count} problems found; restore the database from a backup")]
+    #[error(
+        "{count} problems found; restore the database from a backup, or save what can be read with `check --repair`"
+    )]
     Damaged {
         /// How many.
         count: usize,

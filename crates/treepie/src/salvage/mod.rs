@@ -147,9 +147,13 @@ impl<'a> Salvage<'a> {
                 format!("no meta page can be used ({error}): all of the journal was applied");
             self.report.add(Loss::of(what));
         }
+        if self.source.meta_is_old {
+            let what = "the newest meta page is damaged: all of the journal was applied";
+            self.report.add(Loss::of(what.to_owned()));
+        }
         if let Some(what) = replayed.stopped {
-            self.cut_at = replayed.lsn;
-            let from = replayed.lsn.map_or(Lsn(0), |lsn| lsn);
+            let from = replayed.lsn.unwrap_or_default();
+            self.cut_at = Some(from);
             let what = format!("the journal was applied up to LSN {from} only: {what}");
             self.report.add(Loss::of(what));
         }
@@ -306,7 +310,7 @@ impl<'a> Salvage<'a> {
                 claims,
                 tree: stray.tree,
                 name,
-                cut_at: None,
+                cut_at: *cut_at,
                 lost: LostRanges::default(),
                 is_stopped: false,
             };

@@ -43,6 +43,8 @@ pub(super) struct Source {
     pub(super) meta: Option<Meta>,
     /// Why there is none.
     pub(super) meta_damage: Option<Error>,
+    /// Whether the meta page that is left is not the newest one.
+    pub(super) meta_is_old: bool,
     pub(super) page_size: usize,
     /// Whole pages of the data file.
     pub(super) file_pages: u32,
@@ -105,6 +107,7 @@ impl Source {
             _lock: lock,
             meta,
             meta_damage,
+            meta_is_old: false,
             page_size: PAGE_SIZE_DEFAULT,
             file_pages: 0,
             overlay: None,
@@ -154,12 +157,30 @@ impl Source {
         reader.from(from)
     }
 
+    /// Whether the newest meta page is lost: the other one is damaged, and the journal begins behind this
+    /// one. It does so only when a checkpoint has been completed there, so the data file holds everything
+    /// before.
+    fn is_meta_old(&self) -> bool {
+        let Some(meta) = self.meta else { return false };
+        let other = 1 - meta.page_number();
+        let mut page = vec![0; self.page_size];
+        if self.read_file(PageId(other), &mut page) && Meta::decode(&page, other).is_ok() {
+            return false;
+        }
+        let first = self.records(Lsn(0)).ok().and_then(|mut records| records.next());
+        let bytes = first.and_then(Result::ok).map(|stored| stored.bytes).unwrap_or_default();
+        Record::parse(&bytes).is_ok_and(|record| record.lsn() > meta.checkpoint.next())
+    }
+
     /// Applies the journal to copies in `overlay`: what follows the checkpoint, or all of it where
     /// nothing says where that is. Every page that it makes still has to verify.
     ///
     /// # Errors
     /// [`Error::Io`] of the copies.
     pub(super) fn replay(&mut self, mut overlay: Overlay) -> Result<Replayed> {
+        if self.is_meta_old() {
+            (self.meta, self.meta_is_old) = (None, true);
+        }
         let mut replayed =
             Replayed { lsn: self.meta.map(|meta| meta.checkpoint), ..Replayed::default() };
         let from = replayed.lsn.map_or(Lsn(0), Lsn::next);

@@ -116,6 +116,11 @@ impl Walker<'_> {
         self.node(root, None, (None, None), visit)
     }
 
+    /// Whether a page is younger than the state that was replayed.
+    fn is_young(&self, page: &[u8]) -> bool {
+        self.cut_at.is_some_and(|lsn| page::lsn(page) > lsn)
+    }
+
     fn lose(&mut self, page: PageId, fences: Fences, what: String, visit: &mut dyn Visit) {
         let loss = Loss {
             tree: Some(self.name.to_vec()),
@@ -164,7 +169,7 @@ impl Walker<'_> {
         if let Some(what) = page.newest_is {
             let what = format!("{what}; an older state, of LSN {}, was taken", page::lsn(bytes));
             self.lose(id, fences.clone(), what, visit);
-        } else if self.cut_at.is_some_and(|lsn| page::lsn(bytes) > lsn) {
+        } else if self.is_young(bytes) {
             // What it gave to pages that the replayed state does not know is found by their headers.
             self.lost.add(fences.clone(), None);
         }
@@ -231,6 +236,13 @@ impl Walker<'_> {
             Ok(run) if page::tree(&run) != self.tree => {
                 Err("its pages belong to another tree".to_owned())
             }
+            // The pages that a young leaf means may have been given to its value when the data file had
+            // taken the leaf over already, and not yet them.
+            Ok(run) if self.is_young(leaf.page()) && page::lsn(&run) != page::lsn(leaf.page()) => {
+                let what = "its leaf is younger than what the journal came to, and whether these \
+                            pages are its value is not known";
+                Err(what.to_owned())
+            }
             Ok(run) => {
                 let count = overflow::page_count(value_len, self.source.page_size);
                 // Two keys with one value: a short file would make a long database.
@@ -287,7 +299,7 @@ pub(super) fn strays(
         let Ok(believed) = source.page(id) else { continue };
         let bytes = believed.bytes;
         let tree = page::tree(&bytes);
-        let is_young = cut_at.is_some_and(|lsn| page::lsn(&bytes) > lsn);
+        let is_young = cut_at.is_some_and(|lsn| lsn > Lsn(0) && page::lsn(&bytes) > lsn);
         let is_leaf = page::kind(&bytes) == Some(PageKind::Leaf);
         if !is_leaf || !wanted(tree) || !(is_young || source.is_used(id).unwrap_or(true)) {
             continue;
