@@ -116,7 +116,7 @@ fn repair_saves_what_is_whole_into_a_new_database_and_lists_the_rest() {
     let ended = place.run(&["check", "db", "--repair", "new"]);
     assert!(ended.failed(3).contains("what could be read is in new"), "{}", ended.err);
     let text = ended.text();
-    assert!(text.starts_with(&format!("tree \"birds\": page {page}: ")), "{text}");
+    assert!(text.starts_with(&format!("tree \"birds\": page {page} of tree ")), "{text}");
     assert!(text.contains("tree \"eggs\": 100 of 100 entries saved"), "{text}");
     assert!(files(&place.path("db")) == before, "the damaged one is as it was");
     place.out(&["check", "new"]);

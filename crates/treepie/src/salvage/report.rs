@@ -66,7 +66,8 @@ impl fmt::Display for Loss {
         if let Some(tree) = &self.tree {
             write!(f, "tree \"{}\": ", tree.escape_ascii())?;
         }
-        if let Some(page) = self.page {
+        // What is wrong with a page mostly begins with the page.
+        if let Some(page) = self.page.filter(|_| !self.what.starts_with("page ")) {
             write!(f, "page {page}: ")?;
         }
         f.write_str(&self.what)?;
