@@ -1,5 +1,5 @@
 //! Repository chores: `cargo run -p xtask -- tidy` checks the rules that no compiler knows,
-//! `format-doc` writes `docs/format.md`.
+//! `format-doc` writes `docs/format.md`, `unsafe` the list of unsafe code in `docs/testing.md`.
 
 mod format_doc;
 mod source;
@@ -7,13 +7,14 @@ mod tidy;
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-const USAGE: &str = "usage: cargo run -p xtask -- tidy | format-doc";
+const USAGE: &str = "usage: cargo run -p xtask -- tidy | format-doc | unsafe";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => with_tree(tidy_repository),
         ["format-doc"] => with_tree(write_format_doc),
+        ["unsafe"] => with_tree(write_unsafe_list),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::FAILURE
@@ -32,17 +33,25 @@ fn with_tree(chore: impl FnOnce(&tidy::Tree) -> ExitCode) -> ExitCode {
 }
 
 fn write_format_doc(tree: &tidy::Tree) -> ExitCode {
-    let document = match format_doc::generate(tree) {
+    write_document(format_doc::DOCUMENT, format_doc::generate(tree))
+}
+
+fn write_unsafe_list(tree: &tidy::Tree) -> ExitCode {
+    write_document(tidy::unsafety::DOCUMENT, tidy::unsafety::document(tree))
+}
+
+fn write_document(path: &str, document: Result<String, tidy::Violation>) -> ExitCode {
+    let document = match document {
         Ok(document) => document,
         Err(violation) => {
             eprintln!("{violation}");
             return ExitCode::FAILURE;
         }
     };
-    match fs::write(repository().join(format_doc::DOCUMENT), document) {
+    match fs::write(repository().join(path), document) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: cannot write {}: {error}", format_doc::DOCUMENT);
+            eprintln!("xtask: cannot write {path}: {error}");
             ExitCode::FAILURE
         }
     }
@@ -54,6 +63,8 @@ fn tidy_repository(tree: &tidy::Tree) -> ExitCode {
         println!("{violation}");
     }
     println!("tidy: {} files, {} violations", tree.len(), violations.len());
+    let (total, files) = tidy::unsafety::total(tree);
+    println!("tidy: `unsafe` stands {total} times in {files} files");
     if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

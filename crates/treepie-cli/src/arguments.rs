@@ -56,8 +56,8 @@ pub enum Command {
     Trees(Database),
     /// Print what is in a database, how much room it takes, and what it is doing
     Report(Database),
-    /// Verify every page of a database, and list all damage
-    Check(Database),
+    /// Verify every page of a database, and list all damage; or save what can be read
+    Check(Check),
     /// List the records that the journal keeps
     Journal(Journal),
     /// Print one page: its header and a hex dump
@@ -114,6 +114,22 @@ pub enum Format {
     Tsv,
     /// {"key": …, "value": …}: each a string, or {"hex": "00ff"}
     Jsonl,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --repair the database is not opened and not changed: what can be read of it goes into a new
+one, also when nothing else opens it. What is lost is listed tree by tree, with the keys that are
+concerned; trees whose names are lost become `tree-N`. It ends with 0 when everything was there, and
+with 3 when something is lost. After any other code remove the new folder: it is not complete.")]
+pub struct Check {
+    /// Folder of the database
+    #[arg(value_name = "DB")]
+    pub db: PathBuf,
+    /// Save what can be read into a new database in this folder, which must not exist
+    #[arg(long, value_name = "NEW")]
+    pub repair: Option<PathBuf>,
 }
 
 /// Arguments of `load`.

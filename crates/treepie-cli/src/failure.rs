@@ -5,7 +5,7 @@
 //! |    0 | Done                                                    |
 //! |    1 | Error of use, of input, or of the system                |
 //! |    2 | Bad arguments                                           |
-//! |    3 | Damage found in a database                              |
+//! |    3 | Damage found in a database; with --repair: losses       |
 //! |    4 | Not found: the database, the tree, the key, or the page |
 //! |    5 | The database is open in another process                 |
 
@@ -81,10 +81,20 @@ pub enum Failure {
         page_count: u64,
     },
     /// A check, or a report, found damage, and has listed it.
-    #[error("{count} problems found; restore the database from a backup")]
+    #[error(
+        "{count} problems found; restore the database from a backup, or save what can be read with `check --repair`"
+    )]
     Damaged {
         /// How many.
         count: usize,
+    },
+    /// A salvage has lost something, and has listed it.
+    #[error("{count} losses; what could be read is in {new}", new = new.display())]
+    Lost {
+        /// How many.
+        count: u64,
+        /// The new database.
+        new: PathBuf,
     },
     /// A demonstration did not show what it promises.
     #[error("the demonstration failed: {0}")]
@@ -115,7 +125,7 @@ impl Failure {
             Failure::Engine(error) => engine_code(error),
             Failure::Row { fault: RowFault::Engine(error), .. } => engine_code(error),
             Failure::Argument { .. } => 2,
-            Failure::Damaged { .. } => 3,
+            Failure::Damaged { .. } | Failure::Lost { .. } => 3,
             Failure::NoKey { .. } | Failure::NoPage { .. } => 4,
             Failure::Io { .. } | Failure::Output(_) | Failure::Row { .. } | Failure::Demo(_) => 1,
         }

@@ -53,7 +53,10 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         Command::Scan(arguments) => commands::scan::run(arguments, output),
         Command::Trees(arguments) => commands::trees::run(&arguments.db, output),
         Command::Report(arguments) => commands::report::run(&arguments.db, output),
-        Command::Check(arguments) => commands::check::run(&arguments.db, output),
+        Command::Check(arguments) => match &arguments.repair {
+            Some(target) => commands::repair::run(&arguments.db, target, output),
+            None => commands::check::run(&arguments.db, output),
+        },
         Command::Journal(arguments) => commands::journal::run(arguments, output),
         Command::Page(arguments) => commands::page::run(arguments, output),
     }

@@ -70,7 +70,8 @@
 //! These are worth a branch of their own:
 //!
 //! - [`Error::Corrupt`] and [`Error::JournalGap`]: stored bytes are damaged or gone.
-//!   [`Database::check`] lists all damage of a database that opens.
+//!   [`Database::check`] lists all damage of a database that opens; [`Options::salvage`] saves what can
+//!   be read of one that does not.
 //! - [`Error::Poisoned`]: a write or sync failed before. Reads go on; reopen to write.
 //! - [`Error::Bound`]: a bound was reached; it names the option and what can be done.
 //! - [`Error::Rejected`]: the closure's own error, wrapped with [`Error::rejected`].
@@ -95,6 +96,8 @@ pub mod limits;
 mod options;
 mod pager;
 mod recovery;
+mod salvage;
+mod scrub;
 mod sync;
 mod tree;
 mod txn;
@@ -106,6 +109,8 @@ pub use database::{
 pub use error::{Damage, Error, Result, Structure};
 pub use journal::{JournalReport, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};
+pub use salvage::{Loss, SalvageProgress, SalvageReport, SalvagedTree};
+pub use scrub::{FoundDamage, ScrubProgress, ScrubReport};
 pub use tree::Key;
 pub use txn::{
     cursor::Cursor,

@@ -36,6 +36,8 @@ use crate::{
 
 /// Name of the data file in the folder of a database.
 pub const DATA_FILE: &str = "data";
+/// Name of the journal's folder in it.
+pub const JOURNAL_DIR: &str = "journal";
 
 /// A meta page that cannot be used: its number, where it was read, and why.
 type BadMeta = (u32, u64, MetaError);

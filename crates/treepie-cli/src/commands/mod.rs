@@ -5,6 +5,7 @@ pub mod entry;
 pub mod journal;
 pub mod load;
 pub mod page;
+pub mod repair;
 pub mod report;
 pub mod scan;
 pub mod trees;

@@ -97,3 +97,47 @@ fn journal_without_its_segments_is_damage() {
     assert!(said.failed(3).starts_with("the journal in db/journal has no valid record"));
     place.run(&["check", "db"]).failed(3);
 }
+
+#[test]
+fn repair_saves_what_is_whole_into_a_new_database_and_lists_the_rest() {
+    let place = Place::new();
+    place.fill("birds", 500);
+    place.fill("eggs", 100);
+    place.out(&["check", "db"]);
+    let saved = place.out(&["check", "db", "--repair", "whole"]);
+    assert!(
+        saved.ends_with("nothing is lost: 600 entries of 2 trees saved, the state at LSN 3\n"),
+        "{saved}"
+    );
+    assert_eq!(place.out(&["scan", "whole", "birds"]), place.out(&["scan", "db", "birds"]));
+
+    let page = damage_root(&place, "birds");
+    let before = files(&place.path("db"));
+    let ended = place.run(&["check", "db", "--repair", "new"]);
+    assert!(ended.failed(3).contains("what could be read is in new"), "{}", ended.err);
+    let text = ended.text();
+    assert!(text.starts_with(&format!("tree \"birds\": page {page} of tree ")), "{text}");
+    assert!(text.contains("tree \"eggs\": 100 of 100 entries saved"), "{text}");
+    assert!(files(&place.path("db")) == before, "the damaged one is as it was");
+    place.out(&["check", "new"]);
+    assert_eq!(place.out(&["scan", "new", "eggs"]), place.out(&["scan", "whole", "eggs"]));
+
+    let ended = place.run(&["check", "db", "--repair", "other", "--json"]);
+    assert_eq!(ended.code, 3);
+    let report: serde_json::Value = serde_json::from_slice(&ended.out).unwrap();
+    assert_eq!((&report["whole"], &report["losses"][0]["page"]), (&json!(false), &json!(page)));
+    let birds = &report["trees"][0];
+    assert_eq!((&birds["name"], &birds["expected"]), (&json!("birds"), &json!(500)));
+}
+
+#[test]
+fn repair_never_writes_over_anything() {
+    let place = Place::new();
+    place.fill("birds", 10);
+    place.file("there", "something");
+    let said = place.run(&["check", "db", "--repair", "there"]);
+    assert!(said.failed(1).contains("cannot create there"), "{}", said.err);
+    let said = place.run(&["check", "db", "--repair", "db"]);
+    assert!(said.failed(1).contains("cannot create db"), "{}", said.err);
+    place.run(&["check", "none", "--repair", "new"]).failed(4);
+}

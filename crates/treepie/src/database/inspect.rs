@@ -7,9 +7,10 @@ use crate::{
     format::{change::PageChange, page, record::Record},
     ids::{Lsn, PageId, Term, TreeId},
     journal::JournalReader,
+    recovery::JOURNAL_DIR,
 };
 
-use super::{Database, open::JOURNAL_DIR};
+use super::Database;
 
 /// One record of the journal, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

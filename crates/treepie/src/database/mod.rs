@@ -9,6 +9,7 @@ mod report;
 mod room;
 #[cfg(feature = "shuttle")]
 pub mod schedules;
+mod scrub;
 #[cfg(test)]
 mod sparse;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::{
     error::{Error, Result},
     ids::{DatabaseId, Lsn},
     options::{Durability, Options},
+    scrub::Scrubber,
     sync::{Mutex, thread::JoinHandle},
     txn::{
         core::Core,
@@ -72,6 +74,7 @@ pub struct Database {
 struct Shared {
     core: Arc<Core>,
     checkpointer: Arc<Mutex<Checkpointer>>,
+    scrubber: Arc<Scrubber>,
     threads: Mutex<Threads>,
     checkpoint_on_close: bool,
 }
@@ -81,6 +84,8 @@ struct Shared {
 struct Threads {
     checkpoint: Option<JoinHandle<()>>,
     flusher: Option<JoinHandle<()>>,
+    /// With a `scrub_interval`.
+    scrubber: Option<JoinHandle<()>>,
     /// Started with the first submitted write.
     mergers: Vec<JoinHandle<()>>,
     stopped: bool,

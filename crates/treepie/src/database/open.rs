@@ -22,7 +22,7 @@ use crate::{
         pool::PoolLimits,
         store::{Pager, PagerConfig},
     },
-    recovery::{DATA_FILE, Replay, open_data, read_meta},
+    recovery::{DATA_FILE, JOURNAL_DIR, Replay, open_data, read_meta},
     sync::{Mutex, Planted, is_planted},
     txn::{
         catalog::METADATA,
@@ -35,8 +35,6 @@ use crate::{
 use super::{Database, Shared};
 
 const LOCK_FILE: &str = "lock";
-/// Name of the journal's folder.
-pub const JOURNAL_DIR: &str = "journal";
 const NEW_DATA_FILE: &str = "data.new";
 
 const KEY_DATABASE_ID: &str = "database-id";
@@ -333,10 +331,14 @@ fn start(core: Arc<Core>, options: &Options) -> Result<Database> {
     let shared = Arc::new(Shared {
         core,
         checkpointer: Arc::default(),
+        scrubber: Arc::default(),
         threads: Mutex::default(),
         checkpoint_on_close: options.checkpoint_on_close,
     });
     let interval = options.checkpoint_interval.max(Duration::from_millis(1));
     shared.start(interval, options.sync_interval)?;
+    if let Some(interval) = options.scrub_interval {
+        shared.start_scrubs(interval, options.scrub_rate)?;
+    }
     Ok(Database { shared })
 }

@@ -130,6 +130,12 @@ pub struct Stats {
     pub pauses: u64,
     /// Open snapshots and transactions; a running checkpoint is one too.
     pub readers: u64,
+    /// Scrubs that came to their end.
+    pub scrubs: u64,
+    /// Pages that scrubs have verified.
+    pub pages_scrubbed: u64,
+    /// Items of damage that scrubs have found; [`damage`](Database::damage) lists them.
+    pub damage_found: u64,
     /// What poisoned the database.
     pub poisoned_by: Option<&'static str>,
 }
@@ -144,6 +150,7 @@ impl Database {
             (change.version_count() as u64, change.held_bytes())
         };
         let counters = &core.counters;
+        let (damage_found, scrubs, pages_scrubbed) = self.shared.scrubber.counts();
         let checkpointed = core.watermarks.checkpointed();
         Stats {
             committed: core.watermarks.committed(),
@@ -168,6 +175,9 @@ impl Database {
             waits: counters.waits.load(Relaxed),
             pauses: counters.pauses.load(Relaxed),
             readers: core.pager.registry.readers().entries().len() as u64,
+            scrubs,
+            pages_scrubbed,
+            damage_found,
             poisoned_by: core.poisoned_by(),
         }
     }

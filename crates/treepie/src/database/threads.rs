@@ -1,4 +1,4 @@
-//! The threads of an open database: the checkpoint, the flusher, and those of the merger.
+//! The threads of an open database: the checkpoint, the flusher, the scrub, and those of the merger.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +38,23 @@ impl Shared {
         let flusher =
             self.spawn("treepie-flush", move || core.flusher.serve(&core, sync_interval))?;
         self.threads.lock().flusher = Some(flusher);
+        Ok(())
+    }
+
+    /// Starts the thread that scrubs.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn start_scrubs(&self, interval: Duration, rate: u64) -> Result<()> {
+        if !self.core.bounds.background {
+            return Ok(());
+        }
+        let (core, checkpointer) = (Arc::clone(&self.core), Arc::clone(&self.checkpointer));
+        let scrubber = Arc::clone(&self.scrubber);
+        let thread = self.spawn("treepie-scrub", move || {
+            scrubber.serve(&core, &checkpointer, interval, rate);
+        })?;
+        self.threads.lock().scrubber = Some(thread);
         Ok(())
     }
 
@@ -85,6 +102,7 @@ impl Shared {
         let shared = Shared {
             core: Arc::clone(&self.core),
             checkpointer: Arc::clone(&self.checkpointer),
+            scrubber: Arc::clone(&self.scrubber),
             threads: Mutex::new(std::mem::take(&mut *self.threads.lock())),
             checkpoint_on_close: self.checkpoint_on_close,
         };
@@ -98,6 +116,8 @@ impl Shared {
         if std::mem::replace(&mut threads.stopped, true) {
             return false;
         }
+        self.scrubber.stop();
+        threads.scrubber.take().into_iter().for_each(|thread| join(thread, "scrub"));
         self.core.merger.stop();
         let mergers = std::mem::take(&mut threads.mergers);
         mergers.into_iter().for_each(|thread| join(thread, "merger"));

@@ -17,6 +17,7 @@ use super::{
     Disk, DiskFile, DiskLock, DiskMap, LockError, OpenMode, ScratchMap,
     lock::RealLock,
     map::{self, RealMap},
+    medium::Medium,
     scratch::RealScratch,
     syscalls,
 };
@@ -47,7 +48,7 @@ impl Disk for RealDisk {
             OpenMode::ReadWrite => options.write(true),
             OpenMode::ReadOnly => &mut options,
         };
-        Ok(Arc::new(RealFile { file: options.open(path)? }))
+        Ok(Arc::new(RealFile { file: options.open(path)?, medium: Medium::default() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -104,6 +105,7 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile {
     file: File,
+    medium: Medium,
 }
 
 impl DiskFile for RealFile {
@@ -113,6 +115,10 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
+    }
+
+    fn read_medium(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.medium.read_at(&self.file, offset, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {

@@ -14,6 +14,7 @@
 mod file;
 mod lock;
 mod map;
+mod medium;
 mod scratch;
 mod syscalls;
 
@@ -69,6 +70,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
     /// Reads exactly `buf.len()` bytes, or fails with `UnexpectedEof`.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// As `read_at`, from the medium and not from a cache, where that can be told apart: what was
+    /// written before is written out first.
+    fn read_medium(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, buf)
+    }
     /// Writes all of `buf`; grows the file where it must.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
     /// Allocates blocks for bytes `0..len` and makes the file at least that long; what was not

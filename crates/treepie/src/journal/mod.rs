@@ -23,6 +23,7 @@ mod roll;
 mod segment;
 mod spare;
 mod trim;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -46,12 +47,17 @@ use crate::{
 
 use self::{
     marks::Marks,
-    segment::segment_name,
     spare::{Calls, Shelf},
     writer::Writer,
 };
 
-pub use self::{cursor::TornTail, reader::JournalReader, writer::group_len};
+pub use self::{
+    cursor::TornTail,
+    reader::JournalReader,
+    segment::segment_name,
+    verify::{SegmentStep, SegmentVerifier},
+    writer::group_len,
+};
 
 /// A place in the history: a record and its chain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

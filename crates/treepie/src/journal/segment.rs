@@ -107,6 +107,15 @@ impl SegmentReader {
     pub fn open(disk: &dyn Disk, dir: &Path, first_lsn: Lsn) -> Result<SegmentReader> {
         let path = dir.join(segment_name(first_lsn));
         let file = disk.open(&path, OpenMode::ReadOnly).map_err(Error::io("open", &path))?;
+        SegmentReader::of_file(file, path, first_lsn)
+    }
+
+    /// As `open`, for a file that is open.
+    pub fn of_file(
+        file: Arc<dyn DiskFile>,
+        path: PathBuf,
+        first_lsn: Lsn,
+    ) -> Result<SegmentReader> {
         let window = Window::new(file, &path)?;
         let header = Err(Damage::layout(Structure::Segment, "it was not read yet"));
         let mut reader = SegmentReader { path, first_lsn, window, header };
@@ -235,6 +244,35 @@ impl SegmentReader {
             return Ok(None);
         };
         Ok(Frame::parse(frame, claimed_checksum(record)).ok())
+    }
+
+    /// Where a record ends whose frame is whole, at the next multiple of 8 or of 4 KiB from `offset` on.
+    pub fn end_of(&mut self, offset: u64, lsn: Lsn) -> Result<Option<u64>> {
+        let Ok(header) = self.header else { return Ok(None) };
+        for place in [align_frame(offset), align_block(offset)] {
+            if let Some(frame) = self.frame_at(place)?
+                && (frame.incarnation, frame.lsn) == (header.incarnation, lsn)
+            {
+                return Ok(Some(place + FRAME_SIZE as u64 + u64::from(frame.record_len)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record above `lsn` and up to `last` that a block from `offset` on begins with.
+    pub fn next_frame(&mut self, offset: u64, lsn: Lsn, last: Lsn) -> Result<Option<(u64, Lsn)>> {
+        let Ok(header) = self.header else { return Ok(None) };
+        let mut at = align_block(offset).max(BLOCK);
+        while at < self.window.file_len {
+            if let Some(frame) = self.frame_at(at)?
+                && frame.incarnation == header.incarnation
+                && (lsn.next()..=last).contains(&frame.lsn)
+            {
+                return Ok(Some((at, frame.lsn)));
+            }
+            at += BLOCK;
+        }
+        Ok(None)
     }
 
     /// Where a frame of this life, though damaged, seems to be: the next multiple of 8 or of 4 KiB

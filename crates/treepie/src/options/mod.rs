@@ -48,6 +48,8 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) merging: Merging,
+    pub(crate) scrub_interval: Option<Duration>,
+    pub(crate) scrub_rate: u64,
     pub(crate) disk: Arc<dyn Disk>,
 }
 
@@ -79,6 +81,8 @@ impl Options {
             durability: Durability::Sync,
             sync_interval: Duration::from_millis(100),
             merging: Merging::default(),
+            scrub_interval: None,
+            scrub_rate: 8 << 20,
             disk: Arc::new(RealDisk),
         }
     }
@@ -195,6 +199,23 @@ impl Options {
         self
     }
 
+    /// How often a thread goes over the whole database to find damage before it is needed: this long
+    /// after the opening, and after the end of the scrub before. Without background threads it has no
+    /// effect. What it finds is in [`Database::damage`](crate::Database::damage). Default: `None`,
+    /// never: it costs I/O, and is of use only to who looks at what it finds.
+    #[must_use]
+    pub fn scrub_interval(mut self, interval: Option<Duration>) -> Options {
+        self.scrub_interval = interval;
+        self
+    }
+
+    /// Bytes a second that such a scrub reads. Default: 8 MiB, which is 100 GiB in four hours.
+    #[must_use]
+    pub fn scrub_rate(mut self, bytes_per_second: u64) -> Options {
+        self.scrub_rate = bytes_per_second;
+        self
+    }
+
     /// The disk that holds the database. Default: the file system.
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Options {
@@ -219,6 +240,9 @@ impl Options {
         }
         if self.journal_segment_size < 16 << 10 {
             return refuse("journal_segment_size", "must be at least 16 KiB");
+        }
+        if self.scrub_rate < 64 << 10 {
+            return refuse("scrub_rate", "must be at least 64 KiB a second");
         }
         if self.journal_max < self.checkpoint_distance {
             return refuse("journal_max", "must be at least checkpoint_distance");

@@ -186,6 +186,14 @@ impl Pager {
         }
     }
 
+    /// Reads whole pages from the medium, not through the map; nothing is verified.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn read_medium(&self, first: PageId, buf: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_medium(u64::from(first.0) * self.page_size as u64, buf)
+    }
+
     /// Verifies a page of the file at its first touch: checksum, number, layout.
     #[cold]
     fn verify(&self, id: PageId) -> Result<()> {

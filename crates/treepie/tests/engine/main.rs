@@ -25,6 +25,8 @@ mod planted_bugs;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
+mod salvage;
 mod savepoints;
+mod scrub;
 mod submit;
 mod thread_cuts;

@@ -57,15 +57,18 @@ const OLDEST: Model = ("no page is overwritten that a reader still looks up", ol
 const BESIDE: Model = ("no page is overwritten while LSNs rise", checkpoint_beside_a_writer);
 const TWO: Model = ("each of two readers has its slot and is seen", two_readers);
 const TAKEN_OUT: Model = ("no version is used again that a reader may hold", taken_out);
-const MODELS: [Model; 4] = [OLDEST, BESIDE, TWO, TAKEN_OUT];
+const IN_PLACE: Model = ("no version is changed in place under a reader", changed_in_place);
+const MODELS: [Model; 5] = [OLDEST, BESIDE, TWO, TAKEN_OUT, IN_PLACE];
 
-const BUGS: [(Planted, Model); 6] = [
+const BUGS: [(Planted, Model); 8] = [
     (Planted::OneLook, OLDEST),
     (Planted::OneLook, BESIDE),
     (Planted::OneLook, TWO),
     (Planted::WeakOrder, OLDEST),
     (Planted::EpochClosedEarly, TAKEN_OUT),
     (Planted::NobodyAsked, TAKEN_OUT),
+    (Planted::QuietReader, IN_PLACE),
+    (Planted::TakenUnseen, IN_PLACE),
 ];
 
 fn add(registry: &Registry) -> ReaderSlot {
@@ -145,6 +148,34 @@ fn taken_out() {
     let is_needed = readers.need(Lsn(1), Lsn(u64::MAX), epoch);
     if !is_needed || is_planted(Planted::NobodyAsked) {
         frame.store(USED_AGAIN, Relaxed);
+    }
+    reader.join().expect("a reader");
+}
+
+/// A writer hides a version and changes it in place, unless a reader is there by then.
+fn changed_in_place() {
+    const WHOLE: u64 = 7;
+    const CHANGED: u64 = 8;
+    let registry = Arc::new(Registry::new(2, Lsn(2)));
+    let version = Arc::new((AtomicU64::new(1), AtomicU64::new(WHOLE)));
+    let (shared, looked_at) = (Arc::clone(&registry), Arc::clone(&version));
+    let reader = thread::spawn(move || {
+        let (is_shown, bytes) = &*looked_at;
+        let reader = add(&shared);
+        if is_shown.load(Acquire) == 1 {
+            assert_eq!(bytes.load(Relaxed), WHOLE, "a version changes under its reader");
+        }
+        shared.remove(&reader);
+    });
+    let (is_shown, bytes) = &*version;
+    if Lsn(2) > registry.latest() {
+        is_shown.store(0, SeqCst);
+        sync::atomic::fence(SeqCst);
+        if Lsn(2) > registry.latest() || is_planted(Planted::TakenUnseen) {
+            bytes.store(CHANGED, Relaxed);
+        } else {
+            is_shown.store(1, Release);
+        }
     }
     reader.join().expect("a reader");
 }

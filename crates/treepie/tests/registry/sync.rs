@@ -13,6 +13,10 @@ pub use parking_lot::Mutex as LeafMutex;
 pub enum Planted {
     /// A new reader does not look at the visible LSN a second time: the engine's own bug.
     OneLook,
+    /// A new reader does not tell the writer that it is there: the engine's own bug too.
+    QuietReader,
+    /// A version is changed in place by a writer that has not looked for readers after hiding it.
+    TakenUnseen,
     /// No operation is sequentially consistent.
     WeakOrder,
     /// An epoch is closed before what was in it is taken out.

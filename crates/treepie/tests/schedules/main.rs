@@ -18,6 +18,7 @@ mod poison;
 mod pressure;
 mod readers;
 mod repeat;
+mod scrub;
 mod strategy;
 mod submit;
 mod world;

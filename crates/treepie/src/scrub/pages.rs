@@ -1,0 +1,472 @@
+//! The data file of a scrub: slices of pages, each looked at by a reader of its own.
+//!
+//! A slice registers as a reader at LSN `s`. A page is verified when it is in use at `s` and has no
+//! version at or below `s` in memory: then the file's bytes are what this reader sees, and the checkpoint
+//! does not write over what a reader sees. This is looked up *before* the page is read: the checkpoint
+//! takes versions out of memory when it has written them. So what is read is at rest, and whole.
+//!
+//! Only the first page of a run has a header. Within a slice runs are gone over as a whole, and a longer
+//! one is summed up from slice to slice; the readers change meanwhile, so before such a run is called
+//! damaged its first page must be the one that it was. Between two slices a new run may have come into
+//! use across the place where the next one begins. So before a page is called damaged, the pages before
+//! it are looked through for a run that covers it; then the scrub goes back to the beginning of that.
+
+use std::{cell::Cell, ops::Range, panic::Location, sync::Arc};
+
+use crate::{
+    error::Result,
+    format::{
+        bitmap::{
+            CATALOG_ROOT, GROUPS_PER_REGION, bit_position, bitmap_page, is_fixed, is_run_place,
+            pages_per_group, pages_per_region,
+        },
+        bytes::is_zero,
+        overflow,
+        page::{self, PAGE_HEADER_SIZE, PageKind},
+    },
+    ids::{Lsn, PageId, TreeId},
+    pager::{
+        directory::Found,
+        store::{Pager, verify_bytes},
+    },
+    recovery::DATA_FILE,
+    txn::{
+        core::{CommitPoint, Core},
+        snapshot::Snapshot,
+    },
+};
+
+use super::{Blind, FoundDamage, Going, Pass, RESTORE, is_blind, owner};
+
+/// Pages of one slice: 512 KiB of 8 KiB pages, a fraction of a millisecond for which a reader is there.
+/// Few in simulated schedules, whose databases are small.
+const SLICE_PAGES: u32 = if cfg!(feature = "shuttle") { 3 } else { 64 };
+/// How often a scrub goes back to the beginning of a run. Each time a run was written across the place
+/// where it was, so a few times are many.
+const RETURNS_MAX: u32 = 1_000;
+
+/// What is to be done with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Nothing: it is free, or fixed and not in use yet.
+    Idle,
+    /// Nothing: so many pages from here on are in memory.
+    InMemory(u32),
+    /// It is part of a run, or in memory as free, and says nothing of its own.
+    Silent,
+    /// The file has it.
+    InFile,
+}
+
+/// A run that is being summed up.
+struct OpenRun {
+    pages: Range<u32>,
+    header: Vec<u8>,
+    stored: u32,
+    checksum: crc32fast::Hasher,
+    /// Bytes of value that are still to come.
+    value_left: u64,
+    padding_is_zero: bool,
+}
+
+/// The pass over the data file.
+pub(super) struct PagePass<'a> {
+    core: &'a Arc<Core>,
+    page_size: usize,
+    next: u32,
+    run: Option<OpenRun>,
+    /// Damaged pages next to one another, of which only the first is told.
+    stretch: Option<(Range<u32>, FoundDamage)>,
+    /// The run that was found damaged last: its pages have no headers.
+    damaged_run: Range<u32>,
+    returns: u32,
+    /// Whether the slice ended because of one.
+    has_returned: bool,
+    buffer: Vec<u8>,
+}
+
+/// A group and its bitmap page, where that verifies.
+type GroupBits<'a> = (u32, Option<&'a [u8]>);
+
+/// What a slice knows of the state that it looks at.
+struct View<'a> {
+    pager: &'a Pager,
+    lsn: Lsn,
+    page_count: u32,
+    page_size: usize,
+    /// The group that was asked for last.
+    bits: Cell<Option<GroupBits<'a>>>,
+    snapshot: Snapshot,
+}
+
+impl View<'_> {
+    fn new(core: &Arc<Core>) -> Result<View<'_>> {
+        loop {
+            let snapshot = Snapshot::open(core, Location::caller())?;
+            let (lsn, pager) = (snapshot.lsn(), &*core.pager);
+            let own = {
+                let commits = core.commits.lock();
+                commits.iter().find(|commit| commit.position.lsn == lsn).copied()
+            };
+            // One that is forgotten is not the newest any more.
+            if let Some(CommitPoint { page_count, .. }) = own {
+                let page_size = pager.page_size();
+                let bits = Cell::new(None);
+                return Ok(View { pager, lsn, page_count, page_size, bits, snapshot });
+            }
+        }
+    }
+
+    /// Whether a page is in use; nothing where its bitmap cannot be read.
+    fn is_used(&self, page: u32) -> Option<bool> {
+        let group_pages = pages_per_group(self.page_size);
+        let (group, index) = (page / group_pages, page % group_pages);
+        if is_fixed(PageId(page), self.page_size) {
+            let region = page / pages_per_region(self.page_size) * GROUPS_PER_REGION;
+            let fixed_group = region + page - bitmap_page(region, self.page_size).0;
+            let is_begun = fixed_group < self.page_count.div_ceil(group_pages);
+            return Some(page == CATALOG_ROOT.0 || is_begun);
+        }
+        let bits = self.bits_of(group)?;
+        let (byte, mask) = bit_position(index);
+        Some(bits.get(byte).is_some_and(|byte| byte & mask != 0))
+    }
+
+    fn bits_of(&self, group: u32) -> Option<&[u8]> {
+        if let Some((known, bits)) = self.bits.get()
+            && known == group
+        {
+            return bits;
+        }
+        let bitmap = bitmap_page(group, self.page_size);
+        // What was verified when it was read first may have changed since.
+        let bits = self.pager.page_verified_again(bitmap, self.lsn).ok();
+        let bits = bits.filter(|bits| page::kind(bits) == Some(PageKind::Bitmap));
+        self.bits.set(Some((group, bits)));
+        bits
+    }
+
+    fn use_of(&self, page: u32) -> Option<Use> {
+        if !self.is_used(page)? {
+            return Some(Use::Idle);
+        }
+        Some(match self.pager.directory.find(PageId(page), self.lsn) {
+            Found::Version(..) | Found::Hidden if is_blind(Blind::Versions) => Use::InFile,
+            Found::Version(_, bytes) => Use::InMemory((bytes.len() / self.page_size).max(1) as u32),
+            Found::Hidden => Use::InMemory(1),
+            Found::Free => Use::Silent,
+            Found::Map => Use::InFile,
+        })
+    }
+
+    /// The pages of the run that begins with these bytes, if that can be.
+    fn run_of(&self, first: u32, bytes: &[u8]) -> Option<Range<u32>> {
+        let is_run = page::kind(bytes) == Some(PageKind::Overflow)
+            && page::page_id(bytes) == PageId(first)
+            && overflow::validate_header(bytes).is_ok();
+        if !is_run {
+            return None;
+        }
+        let count = overflow::page_count(overflow::value_len(bytes), self.page_size);
+        let is_place = is_run_place(PageId(first), count, self.page_size);
+        (is_place && first + count <= self.page_count).then(|| first..first + count)
+    }
+}
+
+impl<'a> PagePass<'a> {
+    pub(super) fn new(core: &'a Arc<Core>) -> PagePass<'a> {
+        PagePass {
+            core,
+            page_size: core.pager.page_size(),
+            next: 2,
+            run: None,
+            stretch: None,
+            damaged_run: 0..0,
+            returns: 0,
+            has_returned: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Goes over all pages.
+    pub(super) fn run(mut self, pass: &mut Pass<'_>) -> Result<Going> {
+        loop {
+            let before = self.next;
+            let view = View::new(self.core)?;
+            if self.next >= view.page_count {
+                self.end_stretch(pass);
+                return Ok(Going::Continue(()));
+            }
+            let bytes = self.slice(&view, pass);
+            drop(view);
+            let done = u64::from(self.next.saturating_sub(before)) * self.page_size as u64;
+            if pass.spend(done, bytes).is_break() {
+                self.end_stretch(pass);
+                return Ok(Going::Break(()));
+            }
+        }
+    }
+
+    /// Verifies the pages of one slice; returns how many bytes it read.
+    fn slice(&mut self, view: &View<'_>, pass: &mut Pass<'_>) -> u64 {
+        if self.run.as_ref().is_some_and(|run| view.use_of(run.pages.start) != Some(Use::InFile))
+            && !is_blind(Blind::ChangedRuns)
+        {
+            self.return_to_run(pass);
+        }
+        self.has_returned = false;
+        let group_pages = pages_per_group(self.page_size);
+        let group_end = (self.next / group_pages + 1).saturating_mul(group_pages);
+        let end = self.next.saturating_add(SLICE_PAGES).min(view.page_count).min(group_end);
+        let slice = self.next..end;
+        // Before anything is read: see above.
+        let uses: Vec<Option<Use>> = slice.clone().map(|page| view.use_of(page)).collect();
+        let (bytes, unread) = self.read(view, &slice, &uses);
+        while slice.contains(&self.next) && !self.has_returned {
+            let index = (self.next - slice.start) as usize;
+            if unread.contains(&self.next) {
+                self.damaged(view, pass, "it cannot be read from the disk".to_owned());
+                continue;
+            }
+            if let Some(run) = self.run.take() {
+                self.go_on_with_run(view, pass, run, &slice);
+                continue;
+            }
+            match uses[index] {
+                Some(Use::InFile) => self.page(view, pass, index),
+                Some(Use::InMemory(count)) => {
+                    self.end_stretch(pass);
+                    pass.report.pages_skipped += u64::from(count);
+                    self.next = self.next.saturating_add(count);
+                }
+                Some(Use::Silent) => self.next += 1,
+                Some(Use::Idle) => {
+                    self.end_stretch(pass);
+                    self.next += 1;
+                }
+                // Its bitmap is damaged, and was found as a page of its own.
+                None => {
+                    self.end_stretch(pass);
+                    let behind = group_end.min(view.page_count);
+                    pass.report.pages_skipped += u64::from(behind - self.next);
+                    self.next = behind;
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Reads the slice, as far as something in it is to be looked at. Returns the bytes read, and the
+    /// pages that the disk does not read.
+    fn read(
+        &mut self,
+        view: &View<'_>,
+        slice: &Range<u32>,
+        uses: &[Option<Use>],
+    ) -> (u64, Vec<u32>) {
+        let is_wanted = |index: &usize| uses[*index] == Some(Use::InFile);
+        let run_len = self.run.as_ref().map_or(0, |run| run.pages.end.min(slice.end) - slice.start);
+        let in_run = |index: &usize| *index < run_len as usize;
+        let last = (0..uses.len()).rev().find(|index| in_run(index) || is_wanted(index));
+        self.buffer.clear();
+        self.buffer.resize(slice.len() * self.page_size, 0);
+        let Some(last) = last else { return (0, Vec::new()) };
+        let len = (last + 1) * self.page_size;
+        if view.pager.read_medium(PageId(slice.start), &mut self.buffer[..len]).is_ok() {
+            return (len as u64, Vec::new());
+        }
+        // Page by page, to find which.
+        let mut unread = Vec::new();
+        for (page, bytes) in slice.clone().zip(self.buffer[..len].chunks_mut(self.page_size)) {
+            let index = (page - slice.start) as usize;
+            let is_unread = view.pager.read_medium(PageId(page), bytes).is_err();
+            if is_unread && (in_run(&index) || is_wanted(&index)) {
+                unread.push(page);
+            }
+        }
+        (len as u64, unread)
+    }
+
+    /// Verifies a page of the file, or begins with the run that it begins.
+    fn page(&mut self, view: &View<'_>, pass: &mut Pass<'_>, index: usize) {
+        let bytes = &self.buffer[index * self.page_size..(index + 1) * self.page_size];
+        if let Some(pages) = view.run_of(self.next, bytes) {
+            let mut checksum = crc32fast::Hasher::new();
+            checksum.update(&bytes[4..PAGE_HEADER_SIZE]);
+            self.run = Some(OpenRun {
+                pages,
+                header: bytes[..PAGE_HEADER_SIZE].to_vec(),
+                stored: page::stored_checksum(bytes),
+                checksum,
+                value_left: overflow::value_len(bytes),
+                padding_is_zero: true,
+            });
+            return;
+        }
+        match verify_bytes(bytes, PageId(self.next), self.page_size) {
+            Ok(()) => {
+                self.end_stretch(pass);
+                pass.report.pages_verified += 1;
+                self.next += 1;
+            }
+            Err(what) => self.damaged(view, pass, what.to_string()),
+        }
+    }
+
+    /// Sums up as much of a run as the slice has, and decides at its end.
+    fn go_on_with_run(
+        &mut self,
+        view: &View<'_>,
+        pass: &mut Pass<'_>,
+        mut run: OpenRun,
+        slice: &Range<u32>,
+    ) {
+        let until = run.pages.end.min(slice.end);
+        let skip = if self.next == run.pages.start { PAGE_HEADER_SIZE } else { 0 };
+        let from = (self.next - slice.start) as usize * self.page_size + skip;
+        let bytes = &self.buffer[from..(until - slice.start) as usize * self.page_size];
+        let is_last = until == run.pages.end;
+        run.checksum.update(bytes);
+        let value_len = usize::try_from(run.value_left).unwrap_or(usize::MAX).min(bytes.len());
+        run.value_left -= value_len as u64;
+        run.padding_is_zero &= is_zero(&bytes[value_len..]);
+        self.next = until;
+        if !is_last {
+            self.run = Some(run);
+            return;
+        }
+        let computed = run.checksum.clone().finalize();
+        let is_whole = computed == run.stored && run.padding_is_zero;
+        let is_long = run.pages.len() as u32 > SLICE_PAGES;
+        if is_whole || (is_long && is_blind(Blind::LongRuns)) {
+            self.end_stretch(pass);
+            pass.report.pages_verified += run.pages.len() as u64;
+        } else if self.is_unchanged(view, &run) || is_blind(Blind::ChangedRuns) {
+            let what = format!(
+                "checksum {:08x} does not match the bytes of its {} pages ({computed:08x})",
+                run.stored,
+                run.pages.len()
+            );
+            self.next = run.pages.start;
+            self.damaged_run = run.pages.clone();
+            self.damaged(view, pass, what);
+        } else {
+            self.run = Some(run);
+            self.return_to_run(pass);
+        }
+    }
+
+    /// Whether a run is, at the state of this slice, the one that it was when it was begun with.
+    fn is_unchanged(&self, view: &View<'_>, run: &OpenRun) -> bool {
+        let first = run.pages.start;
+        if view.use_of(first) != Some(Use::InFile) {
+            return false;
+        }
+        let mut page = vec![0; self.page_size];
+        match view.pager.read_medium(PageId(first), &mut page) {
+            Ok(()) => page[..PAGE_HEADER_SIZE] == run.header,
+            Err(_) => true,
+        }
+    }
+
+    fn return_to_run(&mut self, pass: &mut Pass<'_>) {
+        let Some(run) = self.run.take() else { return };
+        self.go_back(pass, run.pages.start, run.pages.end);
+    }
+
+    /// Goes back to `first`; beyond the bound, behind what cannot be looked at.
+    fn go_back(&mut self, pass: &mut Pass<'_>, first: u32, behind: u32) {
+        self.returns += 1;
+        self.has_returned = true;
+        if self.returns <= RETURNS_MAX {
+            self.next = first;
+        } else {
+            pass.report.pages_skipped += u64::from(behind.saturating_sub(self.next));
+            self.next = behind;
+        }
+    }
+
+    /// The page that is next does not verify: damage, unless it is the inside of a run.
+    fn damaged(&mut self, view: &View<'_>, pass: &mut Pass<'_>, what: String) {
+        let page = self.next;
+        self.run = None;
+        let mut header = vec![0; self.page_size];
+        let is_read = view.pager.read_medium(PageId(page), &mut header).is_ok();
+        let has_name = is_read && page::page_id(&header) == PageId(page);
+        if let Some((stretch, item)) = &mut self.stretch
+            && (self.damaged_run.contains(&page) || (stretch.end == page && !has_name))
+            && page != self.damaged_run.start
+        {
+            stretch.end = page + 1;
+            item.len = stretch.len() as u64 * self.page_size as u64;
+            self.next += 1;
+            return;
+        }
+        if page != self.damaged_run.start
+            && !is_blind(Blind::NewRuns)
+            && let Some(run) = self.covering_run(view)
+        {
+            return self.go_back(pass, run.start, run.end);
+        }
+        self.end_stretch(pass);
+        let tree = has_name.then(|| page::tree(&header));
+        let item = self.describe(view, page, tree, what);
+        self.stretch = Some((page..page + 1, item));
+        self.next += 1;
+    }
+
+    /// The run that begins before the next page and reaches it.
+    fn covering_run(&self, view: &View<'_>) -> Option<Range<u32>> {
+        let mut bytes = vec![0; self.page_size];
+        let mut page = self.next;
+        while page > CATALOG_ROOT.0 + 1 {
+            page -= 1;
+            match view.use_of(page)? {
+                Use::Idle => return None,
+                Use::Silent => continue,
+                Use::InMemory(count) => {
+                    let run = page..page.saturating_add(count);
+                    return run.contains(&self.next).then_some(run);
+                }
+                Use::InFile => {}
+            }
+            if is_fixed(PageId(page), self.page_size)
+                || view.pager.read_medium(PageId(page), &mut bytes).is_err()
+            {
+                return None;
+            }
+            if let Some(run) = view.run_of(page, &bytes) {
+                return run.contains(&self.next).then_some(run);
+            }
+            if verify_bytes(&bytes, PageId(page), self.page_size).is_ok() {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn describe(
+        &self,
+        view: &View<'_>,
+        page: u32,
+        tree: Option<TreeId>,
+        what: String,
+    ) -> FoundDamage {
+        let fixed = is_fixed(PageId(page), self.page_size).then_some(TreeId::NONE);
+        let owner = owner::find(&view.snapshot, PageId(page), fixed.or(tree));
+        let offset = u64::from(page) * self.page_size as u64;
+        FoundDamage {
+            len: self.page_size as u64,
+            page: Some(PageId(page)),
+            tree: owner.as_ref().map(|owner| owner.0),
+            tree_name: owner.and_then(|owner| owner.1),
+            ..FoundDamage::new(self.core.path.join(DATA_FILE), offset, what, RESTORE)
+        }
+    }
+
+    fn end_stretch(&mut self, pass: &mut Pass<'_>) {
+        if let Some((_, item)) = self.stretch.take() {
+            pass.found(item);
+        }
+    }
+}
