@@ -33,6 +33,7 @@
 
 pub mod model;
 mod rng;
+pub mod script;
 mod sim;
 pub mod tally;
 pub mod workload;
