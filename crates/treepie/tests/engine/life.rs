@@ -29,6 +29,7 @@ pub fn options(setup: &Setup, disk: &SimDisk) -> Options {
         .compression(setup.compression)
         .checkpoint_on_close(setup.checkpoint_on_close)
         .gather_max(Duration::ZERO)
+        .merge_time_max(LONG)
         .sync_interval(LONG)
 }
 
@@ -193,6 +194,9 @@ impl Life {
                 (End::Fails, Err(Error::Rejected(_))) => continue,
                 (End::Panics, Err(Error::Panicked { .. })) => continue,
                 (_, Err(error)) => {
+                    if let Some(lsn) = lsn {
+                        return Err(format!("LSN {lsn} is there for some: {error}").into());
+                    }
                     if matches!(error, Error::OutcomeUnknown { .. }) {
                         self.open = Some(state);
                     }
@@ -266,17 +270,17 @@ impl Life {
     }
 }
 
-/// Lives through a script on a new disk, with the bugs planted that are asked for; tells where it
-/// went wrong.
+/// Lives through a script on a new disk, with the bugs planted that are asked for once the database
+/// is made; tells where it went wrong.
 pub fn live(script: &Script, bugs: &[PlantedBug]) -> Result<Lived, String> {
     let disk = SimDisk::new(script.setup.seed);
-    bugs.iter().for_each(|bug| disk.plant(bug.clone()));
     let told = |number: usize, stop: Stop| match stop {
         Stop::Engine(error) => format!("step {number}: {error}"),
         Stop::Wrong(what) => format!("step {number}: {what}"),
     };
     let mut life = Life::begin(&script.setup, &disk);
     life.open().map_err(|stop| told(0, stop))?;
+    bugs.iter().for_each(|bug| disk.plant(bug.clone()));
     for (number, step) in (1..).zip(&script.steps) {
         life.step(step).map_err(|stop| told(number, stop))?;
     }
