@@ -8,6 +8,7 @@ mod bad_input;
 mod batches;
 mod bit_flips;
 mod concurrency;
+mod exhaustive;
 mod failing_calls;
 mod faults;
 mod harness;
