@@ -27,7 +27,7 @@ const CHOICES_MAX: u32 = 12;
 /// Of more decisions, so many combinations are drawn.
 const DRAWS: u64 = 16;
 /// Parts of all sequences.
-const SLICES: usize = 13;
+const SLICES: usize = 5;
 
 const SETUP: Setup = Setup {
     seed: 9,
