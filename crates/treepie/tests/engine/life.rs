@@ -53,8 +53,6 @@ pub struct Lived {
     pub model: Model,
     /// Steps that wrote pages although no checkpoint came.
     pub early_writes: u64,
-    /// Operations, those in savepoints included.
-    pub acts: u64,
 }
 
 /// Why a script ended before its end.
@@ -93,7 +91,6 @@ pub struct Life {
     pub synced: u64,
     held: VecDeque<Snapshot>,
     early_writes: u64,
-    acts: u64,
 }
 
 impl Life {
@@ -109,7 +106,6 @@ impl Life {
             synced: 0,
             held: VecDeque::new(),
             early_writes: 0,
-            acts: 0,
         }
     }
 
@@ -144,7 +140,6 @@ impl Life {
 
     /// Does one step, and looks whether the engine says what it must.
     pub fn step(&mut self, step: &Step) -> Result<(), Stop> {
-        self.acts += step.closures().iter().map(|closure| closure.count() as u64).sum::<u64>();
         match step {
             Step::Write(closure) => self.write(std::slice::from_ref(closure))?,
             Step::Batch(closures) => self.write(closures)?,
@@ -227,6 +222,18 @@ impl Life {
         Ok(())
     }
 
+    /// Takes note of a closure that someone else has committed on top of a state.
+    pub fn settle(&mut self, closure: &Closure, lsn: Option<u64>, mut state: State) {
+        let Some(lsn) = lsn else { return };
+        closure.apply(&mut state);
+        self.model.commit_state(lsn, state);
+        match closure.durability {
+            Durability::Memory => {}
+            Durability::Buffered => self.kept = self.kept.max(lsn),
+            _ => self.acknowledge(lsn),
+        }
+    }
+
     /// The oldest snapshot has not changed.
     fn release(&mut self) -> Result<(), Stop> {
         let Some(snapshot) = self.held.pop_front() else { return Ok(()) };
@@ -265,7 +272,6 @@ impl Life {
             log: self.disk.log(),
             model: self.model.clone(),
             early_writes: self.early_writes,
-            acts: self.acts,
         }
     }
 }

@@ -25,5 +25,6 @@ mod recovery;
 mod recovery_cuts;
 mod savepoints;
 mod script_cuts;
+mod script_model;
 mod submit;
 mod thread_cuts;
