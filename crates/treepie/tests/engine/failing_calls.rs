@@ -14,7 +14,11 @@ use treepie_testkit::{
 use crate::{
     harness::{self, DIR, difference, for_seeds, seeds, verify},
     life::{Life, Stop, options},
+    shorten::{script_of, told},
 };
+
+/// Scripts that are tried, to make one that failed short: each is run once for each of its calls.
+const TRIES: usize = 100;
 
 /// How a call fails.
 struct Way {
@@ -94,7 +98,6 @@ struct Counts {
 /// One run of a script, with one call that fails.
 struct Trial<'a> {
     script: &'a Script,
-    context: String,
     way: &'a Way,
     for_ever: bool,
 }
@@ -262,28 +265,28 @@ fn open_image(
     Ok(())
 }
 
-/// Every call of a seed's script fails in every way; every `step`-th of the calls, for a quick look.
-fn fail_every_call(seed: u64, bugs: &[PlantedBug], ways: &[Way]) -> Result<Counts, String> {
-    let script = script(seed);
-    let healthy = SimDisk::new(seed);
-    let (life, stop) = run(&script, &healthy);
+/// Every call of a script fails in every one of these ways. The first that goes wrong is told with
+/// its way.
+fn fail_every_call<'w>(
+    script: &Script,
+    bugs: &[PlantedBug],
+    ways: &'w [Way],
+) -> Result<Counts, (String, &'w [Way])> {
+    let healthy = SimDisk::new(script.setup.seed);
+    let (life, stop) = run(script, &healthy);
     if let Some(stop) = stop {
-        return Err(format!("seed {seed} without a fault: {stop:?}"));
+        return Err((format!("without a fault: {stop:?}"), ways));
     }
     drop(life);
     let mut counts = Counts::default();
-    for way in ways {
+    for (number, way) in ways.iter().enumerate() {
         for for_ever in [false, true] {
+            let trial = Trial { script, way, for_ever };
             for k in 1..=healthy.calls() {
-                let often = if for_ever { "from then on" } else { "once" };
-                let context = format!("seed {seed}, call {k}, {} {often}", way.name);
-                let trial = Trial { script: &script, context, way, for_ever };
                 trial.run(k, bugs, &mut counts).map_err(|what| {
-                    format!(
-                        "{}: {what}\nagain: TREEPIE_SEED={seed} cargo test -p treepie --test \
-                         engine failing_calls",
-                        trial.context
-                    )
+                    let often = if for_ever { "from then on" } else { "once" };
+                    let told = format!("call {k} fails with {} {often}: {what}", way.name);
+                    (told, &ways[number..=number])
                 })?;
             }
         }
@@ -291,12 +294,22 @@ fn fail_every_call(seed: u64, bugs: &[PlantedBug], ways: &[Way]) -> Result<Count
     Ok(counts)
 }
 
+/// The same, with a failure that shows the shortest script that fails in that way.
+fn fail_or_tell(seed: u64, bugs: &[PlantedBug], ways: &[Way]) -> Result<Counts, String> {
+    let script = script(seed);
+    fail_every_call(&script, bugs, ways).map_err(|(what, way)| {
+        told(&script, &what, "failing_calls", TRIES, |candidate| {
+            fail_every_call(candidate, bugs, way).err().map(|(what, _)| what)
+        })
+    })
+}
+
 #[test]
 fn every_call_may_fail_in_every_way_and_acknowledged_commits_stay() {
     let begin = std::time::Instant::now();
     let seeds = seeds(1, 6);
     let results = for_seeds(&seeds, |seed| {
-        fail_every_call(seed, &[], &WAYS).unwrap_or_else(|failure| panic!("{failure}"))
+        fail_or_tell(seed, &[], &WAYS).unwrap_or_else(|failure| panic!("{failure}"))
     });
     let sum = |count: fn(&Counts) -> u64| results.iter().map(count).sum::<u64>();
     let runs = sum(|counts| counts.runs);
@@ -326,10 +339,12 @@ fn every_call_may_fail_in_every_way_and_acknowledged_commits_stay() {
 fn a_failed_sync_that_nobody_notices_is_found() {
     for file in [".seg", "/db/data"] {
         let bug = PlantedBug::HideFailedSync(file.to_owned());
-        let found = (1..5)
-            .find_map(|seed| fail_every_call(seed, std::slice::from_ref(&bug), &WAYS[..1]).err());
+        let bugs = std::slice::from_ref(&bug);
+        let found = (1..5).find_map(|seed| fail_or_tell(seed, bugs, &WAYS[..1]).err());
         let what = found.unwrap_or_else(|| panic!("{bug:?} is not found"));
         println!("{bug:?} is found: {what}");
+        let steps = script_of(&what).steps.len();
+        assert!(steps <= 3, "{steps} steps\n{what}");
         let is_told = ["acknowledged", "damaged", "not poisoned"].iter().any(|w| what.contains(w));
         assert!(is_told, "{what}");
     }

@@ -223,8 +223,7 @@ impl Life {
     }
 
     /// Takes note of a closure that someone else has committed on top of a state.
-    pub fn settle(&mut self, closure: &Closure, lsn: Option<u64>, mut state: State) {
-        let Some(lsn) = lsn else { return };
+    pub fn settle(&mut self, closure: &Closure, lsn: u64, mut state: State) {
         closure.apply(&mut state);
         self.model.commit_state(lsn, state);
         match closure.durability {

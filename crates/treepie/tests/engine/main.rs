@@ -3,6 +3,7 @@
 //!
 //! Everything random follows from a seed, and every failure prints it. `TREEPIE_SEED=<n>` runs one
 //! seed alone where a test goes through many; `TREEPIE_SEEDS=<n>` goes through n times as many.
+//! `TREEPIE_SCRIPT=<file>` runs a script that a failure printed.
 
 mod bad_input;
 mod batches;
@@ -26,5 +27,6 @@ mod recovery_cuts;
 mod savepoints;
 mod script_cuts;
 mod script_model;
+mod shorten;
 mod submit;
 mod thread_cuts;

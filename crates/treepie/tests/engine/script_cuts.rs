@@ -4,20 +4,21 @@
 //!
 //! ```text
 //! TREEPIE_SEED=<seed> cargo test -p treepie --test engine script_cuts
-//! TREEPIE_SCRIPT=<file> cargo test -p treepie --test engine a_script_from_a_file
+//! TREEPIE_SCRIPT=<file> cargo test -p treepie --test engine script_cuts
 //! ```
 
-use std::{env, fs, time::Instant};
+use std::time::Instant;
 
 use treepie_testkit::{
     PlantedBug, mix,
-    script::{Manner, Script, minimise},
+    script::{Manner, Script},
     tally::{note, thousands},
 };
 
 use crate::{
     harness::{for_seeds, seeds},
     life::{Lived, live, look_at},
+    shorten::{script_from_file, script_of, told},
 };
 
 /// Images of each cut.
@@ -53,19 +54,9 @@ fn run(script: &Script, bugs: &[PlantedBug], draws: u64) -> Result<(u64, Lived),
     Ok((cut_everywhere(&lived, draws)?, lived))
 }
 
-/// What a failure says: the seed, the short script, and how to run both again.
+/// What a failure says.
 fn failure(script: &Script, bugs: &[PlantedBug], what: &str) -> String {
-    let short = minimise(script, TRIES, |candidate| run(candidate, bugs, DRAWS).is_err());
-    let again = run(&short, bugs, DRAWS).err().unwrap_or_default();
-    let seed = script.setup.seed;
-    format!(
-        "seed {seed}: {what}\n\
-         {} steps fail as well ({again}):\n\n{short}\n\
-         again: TREEPIE_SEED={seed} cargo test -p treepie --test engine script_cuts\n\
-         or save the script, and: TREEPIE_SCRIPT=<file> cargo test -p treepie --test engine \
-         a_script_from_a_file",
-        short.steps.len()
-    )
+    told(script, what, "script_cuts", TRIES, |candidate| run(candidate, bugs, DRAWS).err())
 }
 
 #[test]
@@ -109,9 +100,7 @@ fn a_script_gives_the_same_operations_on_disk_each_time() {
 /// Runs the script that `TREEPIE_SCRIPT` names, as a failure printed it. Does nothing without.
 #[test]
 fn a_script_from_a_file_survives_a_power_cut_at_every_operation() {
-    let Some(path) = env::var_os("TREEPIE_SCRIPT") else { return };
-    let text = fs::read_to_string(path).expect("the script can be read");
-    let script: Script = text.parse().unwrap_or_else(|what| panic!("{what}"));
+    let Some(script) = script_from_file() else { return };
     let (images, _) = run(&script, &[], DRAWS).unwrap_or_else(|what| panic!("{what}"));
     println!("{images} images");
 }
@@ -127,11 +116,10 @@ fn finds_and_shortens(bug: PlantedBug, steps_max: usize) {
     let (script, what) = found.unwrap_or_else(|| panic!("{bug:?} was not found by any seed"));
     let told = failure(&script, bugs, &what);
     println!("{bug:?} is found: {told}");
-    let text = told.split("\n\n").nth(1).expect("the script stands between empty lines");
-    let short: Script = text.parse().unwrap_or_else(|what| panic!("{what}\n{text}"));
-    assert!(short.steps.len() <= steps_max, "{bug:?}: {} steps\n{text}", short.steps.len());
+    let short = script_of(&told);
+    assert!(short.steps.len() <= steps_max, "{bug:?}: {} steps\n{short}", short.steps.len());
     assert!(script.steps.len() >= 30, "it was not long: {} steps", script.steps.len());
-    assert!(run(&short, bugs, DRAWS).is_err(), "{bug:?} is not in\n{text}");
+    assert!(run(&short, bugs, DRAWS).is_err(), "{bug:?} is not in\n{short}");
     let without = run(&short, &[], DRAWS);
     assert!(without.is_ok(), "without {bug:?}: {without:?}");
 }
