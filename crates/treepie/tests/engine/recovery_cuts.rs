@@ -22,8 +22,9 @@ const FIRST_CUTS: usize = 24;
 const CREATION: usize = 28;
 /// Images of each cut inside a recovery.
 const DRAWS: u64 = 2;
-/// Of the cuts of one recovery, every so-manyth is recovered, and cut, once more.
+/// Of the cuts of one recovery, every so-manyth is recovered, and cut, once more; in a long one fewer.
 const DEEPER_EVERY: usize = 3;
+const DEEPER_MAX: usize = 8;
 /// Pages before the first one of a tree: meta pages, and the bitmap pages of the first region.
 const FIXED_PAGES: u32 = 18;
 
@@ -99,6 +100,7 @@ impl Recovery<'_> {
         let log: Log = image.log();
         let mut player = log.player(self.life.setup.seed);
         let mut counts = Counts::default();
+        let every = DEEPER_EVERY.max(log.len() / DEEPER_MAX);
         let writes = u64::from(self.is_known && image.calls_of(Call::Write) > 3);
         loop {
             for draw in 0..DRAWS {
@@ -114,7 +116,7 @@ impl Recovery<'_> {
                     counts.three_deep += 1;
                 }
                 counts.written += writes;
-                if depth == 2 && player.position() % DEEPER_EVERY == 1 {
+                if depth == 2 && player.position() % every == 1 {
                     let deeper = self.cut(&inner, found.lsn, depth + 1).map_err(context)?;
                     counts.three_deep += deeper.three_deep;
                     counts.written += deeper.written;
@@ -149,7 +151,7 @@ fn cut_recoveries(seed: u64, bugs: &[PlantedBug]) -> Result<Counts, String> {
     let life = live(&script, &[]).map_err(|what| format!("seed {seed}: {what}"))?;
     let mut rng = Rng::new(mix(seed, 8));
     // Recoveries that write have many places to be cut at.
-    let later = if seed.is_multiple_of(6) { FIRST_CUTS / 4 } else { FIRST_CUTS };
+    let later = if seed.is_multiple_of(6) { FIRST_CUTS / 8 } else { FIRST_CUTS };
     let mut cuts: Vec<usize> = (0..CREATION_CUTS).map(|_| rng.index(CREATION)).collect();
     cuts.extend((0..later).map(|_| rng.range(CREATION..life.log.len() + 1)));
     cuts.sort_unstable();
