@@ -178,7 +178,7 @@ fn cut_recoveries(seed: u64, bugs: &[PlantedBug]) -> Result<Counts, String> {
 #[test]
 fn power_cuts_during_recovery_leave_what_was_recovered() {
     let begin = std::time::Instant::now();
-    let seeds = seeds(100, 24);
+    let seeds = seeds(100, 12);
     let results =
         for_seeds(&seeds, |seed| cut_recoveries(seed, &[]).unwrap_or_else(|what| panic!("{what}")));
     let two: u64 = results.iter().map(|counts| counts.two_deep).sum();

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Images of each cut.
-const DRAWS: u64 = 11;
+const DRAWS: u64 = 10;
 const SEEDS: u64 = 80;
 /// Scripts that are tried, to make one that failed short.
 const TRIES: usize = 600;
