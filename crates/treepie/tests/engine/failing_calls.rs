@@ -349,3 +349,44 @@ fn a_failed_sync_that_nobody_notices_is_found() {
         assert!(is_told, "{what}");
     }
 }
+
+/// Every size of a disk that is too small, in steps of a block. Where nothing is in doubt, writes go
+/// on as soon as there is room; otherwise when it is reopened as well.
+#[test]
+fn a_disk_that_is_full_takes_writes_again_when_there_is_room() {
+    let way = plain("ENOSPC", FaultError::ENOSPC);
+    let results = for_seeds(&seeds(21, 6), |seed| {
+        let script = script(seed);
+        let healthy = SimDisk::new(seed);
+        assert!(run(&script, &healthy).1.is_none(), "seed {seed} has room");
+        let files = healthy.file_paths();
+        let full: usize =
+            files.iter().filter_map(|path| healthy.file_bytes(path)).map(|b| b.len()).sum();
+        let (mut points, mut at_once) = (0, 0);
+        for capacity in (0..full as u64).step_by(4096) {
+            let context = format!("seed {seed}, {capacity} bytes of disk");
+            let disk = SimDisk::new(seed);
+            disk.set_capacity(Some(capacity));
+            let (mut life, stop) = run(&script, &disk);
+            points += 1;
+            if let Some(stop) = stop {
+                let Stop::Engine(error) = stop else { panic!("{context}: {stop:?}") };
+                let trial = Trial { script: &script, way: &way, for_ever: true };
+                trial.names_the_call(&error).unwrap_or_else(|what| panic!("{context}: {what}"));
+                reads_go_on(&mut life).unwrap_or_else(|what| panic!("{context}: {what}"));
+                disk.set_capacity(None);
+                if life.db.is_some() && !is_poisoned(&life) {
+                    at_once += 1;
+                    let step = put("after", 500);
+                    life.step(&step).unwrap_or_else(|stop| panic!("{context}: {stop:?}"));
+                }
+            }
+            reopen_and_cut(life, seed).unwrap_or_else(|what| panic!("{context}: {what}"));
+        }
+        (points, at_once)
+    });
+    let points: u64 = results.iter().map(|(points, _)| points).sum();
+    let at_once: u64 = results.iter().map(|(_, at_once)| at_once).sum();
+    let counts = format!("{points} sizes, {at_once} of them went on without being reopened");
+    note(4, "full disk, scripts", &counts);
+}
