@@ -1,6 +1,7 @@
 //! What Treepie's tests stand on: a simulated disk that loses, tears and reorders what was not
-//! synced, a model of a database to compare with, and seeded workloads. Everything follows from
-//! seeds: the same seed gives the same trace, and a failure prints its seed.
+//! synced, a model of a database to compare with, seeded workloads, and scripts that become short
+//! while they still fail. Everything follows from seeds: the same seed gives the same trace, and a
+//! failure prints its seed.
 //!
 //! A harness for power cuts runs a workload once and looks at every cut:
 //!
@@ -33,6 +34,7 @@
 
 pub mod model;
 mod rng;
+pub mod script;
 mod sim;
 pub mod tally;
 pub mod workload;

@@ -3,7 +3,11 @@
 //! A state is cheap to keep: trees that a transaction did not change are shared with the state
 //! before, and values are shared always.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
 
 use crate::{
     rng::{hash_bytes, mix},
@@ -67,6 +71,13 @@ impl State {
                 self.tree_mut(tree).remove(key);
             }
         }
+    }
+
+    /// Removes the entries of a tree whose keys lie between bounds; makes the tree, should it be
+    /// missing. Bounds that are the wrong way round have nothing between them.
+    pub fn remove_range(&mut self, tree: &str, lower: &Bound<Vec<u8>>, upper: &Bound<Vec<u8>>) {
+        let bounds = (lower.as_ref(), upper.as_ref());
+        self.tree_mut(tree).retain(|key, _| !bounds.contains(key));
     }
 
     /// A hash of all names and entries.
@@ -160,9 +171,17 @@ impl Model {
     /// # Panics
     /// If the LSN goes back, or an LSN is given to two different states.
     pub fn commit(&mut self, lsn: u64, ops: &[Op]) {
-        assert!(lsn >= self.lsn(), "LSN {lsn} comes after {}", self.lsn());
         let mut state = self.newest().clone();
         ops.iter().for_each(|op| state.apply(op));
+        self.commit_state(lsn, state);
+    }
+
+    /// Commits what a transaction has made of the newest state.
+    ///
+    /// # Panics
+    /// As [`commit`](Model::commit).
+    pub fn commit_state(&mut self, lsn: u64, state: State) {
+        assert!(lsn >= self.lsn(), "LSN {lsn} comes after {}", self.lsn());
         let same = lsn > self.lsn() || state == *self.newest();
         assert!(same, "LSN {lsn} would mean two states");
         self.states.insert(lsn, state);

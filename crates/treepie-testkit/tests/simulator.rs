@@ -304,6 +304,60 @@ fn the_nth_call_of_a_kind_fails_once_or_for_ever() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn a_call_may_take_effect_and_fail_all_the_same() -> Outcome {
+    let disk = SimDisk::new(20);
+    let file = synced_file(&disk, "data", 1, 100)?;
+    disk.fail(Fault::nth(1).with_effect().forever());
+    create(&disk, "new").expect_err("planted");
+    file.write_at(0, &[2; 100]).expect_err("planted");
+    file.sync_data().expect_err("planted");
+    file.allocate(200).expect_err("planted");
+    disk.rename(path("new"), path("newer")).expect_err("planted");
+    disk.create_dir(path("folder")).expect_err("planted");
+    disk.sync_dir(path("")).expect_err("planted");
+    let failed: Vec<Call> = disk.failed_calls().iter().map(|(call, _)| *call).collect();
+    assert_eq!(failed.len(), 7);
+    assert_eq!(failed[..2], [Call::Create, Call::Write]);
+    disk.heal();
+    assert!(disk.exists(path("newer"))? && disk.exists(path("folder"))?);
+    assert_eq!(file.len()?, 200);
+    for bytes in outcomes(&disk, "data") {
+        assert_eq!(bytes.expect("synced")[..100], [2; 100], "the sync that failed was done");
+    }
+    assert!(outcomes(&disk, "newer").iter().all(Option::is_some), "its folder was synced");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_takes_the_part_of_a_write_that_fits() -> Outcome {
+    let disk = SimDisk::new(21);
+    let file = synced_file(&disk, "data", 1, 1000)?;
+    disk.set_capacity(Some(1500));
+    let error = file.write_at(900, &[2; 1000]).expect_err("full");
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    let bytes = disk.file_bytes(path("data")).expect("it is there");
+    assert_eq!((bytes.len(), bytes[899], bytes[900], bytes[1499]), (1500, 1, 2, 2));
+    disk.set_capacity(None);
+    disk.fail(Fault::nth(1).of(Call::Allocate).error(FaultError::EDQUOT).after_short_write(100));
+    let error = file.allocate(5000).expect_err("planted");
+    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+    assert_eq!(file.len()?, 1600, "a part of it was allocated");
+    Ok(())
+}
+
+#[test]
+fn a_failed_sync_that_is_hidden_loses_what_its_caller_trusts() -> Outcome {
+    let disk = SimDisk::new(22);
+    let file = synced_file(&disk, "data", 1, 16 * 4096)?;
+    disk.plant(PlantedBug::HideFailedSync("data".into()));
+    file.write_at(0, &[2; 16 * 4096])?;
+    disk.fail(Fault::nth(1).of(Call::SyncData));
+    file.sync_data()?;
+    assert!(outcomes(&disk, "data").iter().flatten().any(|bytes| bytes.contains(&1)));
+    Ok(())
+}
+
 fn make(disk: &SimDisk, file: &dyn DiskFile, call: Call) -> Outcome {
     match call {
         Call::CreateDir => disk.create_dir(path("folder")),

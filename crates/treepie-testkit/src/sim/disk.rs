@@ -4,17 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::Arc,
 };
 
 use parking_lot::{Mutex, MutexGuard};
 use treepie::disk::{Disk, DiskFile, DiskLock, LockError, OpenMode, ScratchMap};
 
 use super::{
-    buffer::MapBuffer,
-    content::{Content, index_of_byte},
-    fault::{Call, Failure, Fault, PlantedBug},
-    file::{SimFile, SimLock, SimScratch},
+    content::Content,
+    fault::{Call, Failure, Fault, PlantedBug, result_of},
+    file::{FileState, SimFile, SimLock, SimScratch},
     log::{Base, Entry, Event, Log},
     names::{FileId, NameChange, Names, Node, parent},
 };
@@ -46,6 +45,7 @@ pub(crate) struct State {
     call_count: u64,
     trace: u64,
     faults: Vec<Fault>,
+    failed: Vec<(Call, PathBuf)>,
     planted: Vec<PlantedBug>,
     locks: BTreeSet<PathBuf>,
     life: u64,
@@ -53,12 +53,6 @@ pub(crate) struct State {
     rng: Rng,
     capacity: Option<u64>,
     yields_max: u64,
-}
-
-pub(crate) struct FileState {
-    pub(crate) content: Content,
-    pub(crate) path: PathBuf,
-    pub(crate) maps: Vec<Weak<MapBuffer>>,
 }
 
 impl SimDisk {
@@ -85,6 +79,7 @@ impl SimDisk {
             call_count: 0,
             trace: 0,
             faults: Vec::new(),
+            failed: Vec::new(),
             planted: Vec::new(),
             locks: BTreeSet::new(),
             life: 0,
@@ -121,6 +116,12 @@ impl SimDisk {
     /// Takes all faults away.
     pub fn heal(&self) {
         self.state.lock().faults.clear();
+    }
+
+    /// The calls that a planted fault made fail, in their order.
+    #[must_use]
+    pub fn failed_calls(&self) -> Vec<(Call, PathBuf)> {
+        self.state.lock().failed.clone()
     }
 
     /// Plants a bug.
@@ -262,14 +263,29 @@ impl SimDisk {
         for fault in &mut state.faults {
             failure = fault.strike(call, path).or(failure);
         }
+        if failure.is_some() {
+            state.failed.push((call, path.to_owned()));
+        }
         Ok((state, failure))
     }
 
-    /// As `enter`, for calls that do nothing when they fail.
+    /// As `enter`, for calls that only ask.
     fn call(&self, call: Call, path: &Path) -> io::Result<MutexGuard<'_, State>> {
         match self.enter(call, path, 0)? {
             (_, Some(failure)) => Err(failure.error.to_error()),
             (state, None) => Ok(state),
+        }
+    }
+
+    /// As `enter`, for calls that do nothing when they fail, or all: then they end with `result_of`.
+    fn change(
+        &self,
+        call: Call,
+        path: &Path,
+    ) -> io::Result<(MutexGuard<'_, State>, Option<Failure>)> {
+        match self.enter(call, path, 0)? {
+            (_, Some(failure)) if !failure.has_effect => Err(failure.error.to_error()),
+            entered => Ok(entered),
         }
     }
 
@@ -295,18 +311,19 @@ impl State {
         self.planted.iter().any(|bug| bug.skips(call, path))
     }
 
-    /// Whether a file may grow to `len` bytes.
-    pub(crate) fn check_room(&self, id: FileId, len: u64) -> io::Result<()> {
-        let grows = len.saturating_sub(self.files[&id].content.len());
-        let Some(capacity) = self.capacity else { return Ok(()) };
+    /// How long a file may become that wants `len` bytes: less than that on a full disk.
+    pub(crate) fn room(&self, id: FileId, len: u64) -> u64 {
+        let own = self.files[&id].content.len();
+        let Some(capacity) = self.capacity.filter(|_| len > own) else { return len };
         let named = self.names.iter().filter_map(|(_, node)| match node {
             Node::Dir => None,
             Node::File(id) => Some(self.files[&id].content.len()),
         });
-        if grows > 0 && named.sum::<u64>().saturating_add(grows) > capacity {
-            return Err(io::Error::from_raw_os_error(28));
-        }
-        Ok(())
+        len.min(own.saturating_add(capacity.saturating_sub(named.sum())))
+    }
+
+    pub(crate) fn hides_failure(&self, path: &Path) -> bool {
+        self.planted.iter().any(|bug| bug.hides_failure(path))
     }
 
     /// How often a call that took effect just now gives way before it returns.
@@ -348,7 +365,7 @@ impl State {
 
 impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call(Call::CreateDir, path)?;
+        let (mut state, late) = self.change(Call::CreateDir, path)?;
         state.check_parent(path)?;
         match state.names.get(path) {
             Some(Node::Dir) => {}
@@ -358,12 +375,14 @@ impl Disk for SimDisk {
                 state.change_names(NameChange::Create { path, node: Node::Dir });
             }
         }
-        Ok(())
+        result_of(late)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let id = if mode == OpenMode::CreateNew {
-            self.call(Call::Create, path)?.create_file(path)?
+            let (mut state, late) = self.change(Call::Create, path)?;
+            let id = state.create_file(path)?;
+            result_of(late).map(|()| id)?
         } else {
             self.call(Call::Open, path)?.file_named(path)?
         };
@@ -371,27 +390,27 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.call(Call::Rename, from)?;
+        let (mut state, late) = self.change(Call::Rename, from)?;
         let file = state.file_named(from)?;
         if parent(from) != parent(to) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "rename across folders"));
         }
         if from == to {
-            return Ok(());
+            return result_of(late);
         }
         if state.names.is_dir(to) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         state.change_names(NameChange::Rename { file, to: to.to_owned() });
         state.files.get_mut(&file).expect("it has a name").path = to.to_owned();
-        Ok(())
+        result_of(late)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call(Call::Remove, path)?;
+        let (mut state, late) = self.change(Call::Remove, path)?;
         let file = state.file_named(path)?;
         state.change_names(NameChange::Remove { file, path: path.to_owned() });
-        Ok(())
+        result_of(late)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -412,14 +431,14 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.call(Call::SyncDir, dir)?;
+        let (mut state, late) = self.change(Call::SyncDir, dir)?;
         if !state.names.is_dir(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
         if !state.skips(Call::SyncDir, dir) {
             state.push(Event::SyncDir { dir: dir.to_owned() });
         }
-        Ok(())
+        result_of(late)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
@@ -451,33 +470,6 @@ impl Disk for SimDisk {
         let mut bytes = [0; 16];
         self.call(Call::Random, Path::new(""))?.rng.fill(&mut bytes);
         Ok(bytes)
-    }
-}
-
-impl FileState {
-    /// Maps show what was written, at once.
-    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
-        self.grow_maps(offset);
-        self.content.write(offset, data);
-        for map in self.maps.iter().filter_map(Weak::upgrade) {
-            map.write(index_of_byte(offset), data);
-        }
-    }
-
-    pub(crate) fn set_len(&mut self, len: u64) {
-        self.grow_maps(len);
-        self.content.set_len(len);
-    }
-
-    /// What lies between the end and `len` reads as zeros from now on.
-    fn grow_maps(&mut self, len: u64) {
-        self.maps.retain(|map| map.strong_count() > 0);
-        let end = self.content.len();
-        if len > end {
-            for map in self.maps.iter().filter_map(Weak::upgrade) {
-                map.zero(index_of_byte(end), index_of_byte(len - end));
-            }
-        }
     }
 }
 

@@ -80,6 +80,10 @@ impl FaultError {
     pub const ENOSPC: FaultError = FaultError::Os(28);
     /// "Interrupted system call".
     pub const EINTR: FaultError = FaultError::Os(4);
+    /// "Disk quota exceeded".
+    pub const EDQUOT: FaultError = FaultError::Os(122);
+    /// "Read-only file system": what a file system becomes after an error of its own.
+    pub const EROFS: FaultError = FaultError::Os(30);
 
     pub(crate) fn to_error(self) -> io::Error {
         match self {
@@ -105,6 +109,7 @@ pub struct Fault {
     error: FaultError,
     forever: bool,
     short_write: usize,
+    has_effect: bool,
 }
 
 impl Fault {
@@ -119,6 +124,7 @@ impl Fault {
             error: FaultError::EIO,
             forever: false,
             short_write: 0,
+            has_effect: false,
         }
     }
 
@@ -157,10 +163,19 @@ impl Fault {
         self
     }
 
-    /// A write that fails has written its first `len` bytes.
+    /// A write that fails has written its first `len` bytes; an allocation has made the file as much
+    /// longer.
     #[must_use]
     pub fn after_short_write(mut self, len: usize) -> Fault {
         self.short_write = len;
+        self
+    }
+
+    /// The call does all that it should, and then fails: a name is there, bytes are written or even
+    /// durable, and whoever asked for it does not know.
+    #[must_use]
+    pub fn with_effect(mut self) -> Fault {
+        self.has_effect = true;
         self
     }
 
@@ -179,7 +194,8 @@ impl Fault {
         if !self.forever {
             self.remaining = 0;
         }
-        Some(Failure { error: self.error, short_write: self.short_write })
+        let Fault { error, short_write, has_effect, .. } = *self;
+        Some(Failure { error, short_write, has_effect })
     }
 }
 
@@ -188,6 +204,12 @@ impl Fault {
 pub(crate) struct Failure {
     pub(crate) error: FaultError,
     pub(crate) short_write: usize,
+    pub(crate) has_effect: bool,
+}
+
+/// The result of a call that has taken effect.
+pub(crate) fn result_of(late: Option<Failure>) -> io::Result<()> {
+    late.map_or(Ok(()), |failure| Err(failure.error.to_error()))
 }
 
 /// A bug put in on purpose, to see that a harness finds it. Paths match by what they contain.
@@ -197,6 +219,8 @@ pub enum PlantedBug {
     SkipSyncData(String),
     /// `sync_dir` of such folders does nothing and reports success.
     SkipSyncDir(String),
+    /// A `sync_data` of such files that fails reports success.
+    HideFailedSync(String),
 }
 
 impl PlantedBug {
@@ -204,7 +228,12 @@ impl PlantedBug {
         let (kind, part) = match self {
             PlantedBug::SkipSyncData(part) => (Call::SyncData, part),
             PlantedBug::SkipSyncDir(part) => (Call::SyncDir, part),
+            PlantedBug::HideFailedSync(_) => return false,
         };
         kind == call && path.to_string_lossy().contains(part)
+    }
+
+    pub(crate) fn hides_failure(&self, path: &Path) -> bool {
+        matches!(self, PlantedBug::HideFailedSync(part) if path.to_string_lossy().contains(part))
     }
 }

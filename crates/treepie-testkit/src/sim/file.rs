@@ -1,19 +1,58 @@
 //! Open files, maps, scratch memory and locks of the simulated disk.
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    thread,
+};
 
 use parking_lot::MutexGuard;
 use treepie::disk::{DiskFile, DiskLock, DiskMap, ScratchMap};
 
 use super::{
     buffer::MapBuffer,
-    content::CHUNK_SIZE,
-    disk::{FileState, SimDisk, State},
-    fault::{Call, Failure},
+    content::{CHUNK_SIZE, Content, index_of_byte},
+    disk::{SimDisk, State},
+    fault::{Call, Failure, FaultError, result_of},
     log::Event,
     names::FileId,
 };
 use crate::rng::{hash_bytes, mix};
+
+/// A file of the page cache, and the maps of it.
+pub(crate) struct FileState {
+    pub(crate) content: Content,
+    pub(crate) path: PathBuf,
+    pub(crate) maps: Vec<Weak<MapBuffer>>,
+}
+
+impl FileState {
+    /// Maps show what was written, at once.
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
+        self.grow_maps(offset);
+        self.content.write(offset, data);
+        for map in self.maps.iter().filter_map(Weak::upgrade) {
+            map.write(index_of_byte(offset), data);
+        }
+    }
+
+    pub(crate) fn set_len(&mut self, len: u64) {
+        self.grow_maps(len);
+        self.content.set_len(len);
+    }
+
+    /// What lies between the end and `len` reads as zeros from now on.
+    fn grow_maps(&mut self, len: u64) {
+        self.maps.retain(|map| map.strong_count() > 0);
+        let end = self.content.len();
+        if len > end {
+            for map in self.maps.iter().filter_map(Weak::upgrade) {
+                map.zero(index_of_byte(end), index_of_byte(len - end));
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct SimFile {
@@ -56,6 +95,12 @@ impl SimFile {
         }
     }
 
+    fn grow(&self, state: &mut State, len: u64) {
+        if len > self.file(state).content.len() {
+            self.set_len(state, len);
+        }
+    }
+
     fn set_len(&self, state: &mut State, len: u64) {
         state.push(Event::SetLen { file: self.id, len });
         self.file(state).set_len(len);
@@ -86,49 +131,70 @@ impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.check_writable()?;
         let (mut state, failure) = self.enter(Call::Write, mix(offset, hash_bytes(buf)))?;
-        if let Some(failure) = failure {
+        let late = failure.filter(|failure| failure.has_effect);
+        if let (Some(failure), None) = (failure, late) {
             let written = failure.short_write.min(buf.len());
             self.write(&mut state, offset, &buf[..written]);
             return Err(failure.error.to_error());
         }
         let end = offset.checked_add(buf.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
-        state.check_room(self.id, end)?;
+        let room = state.room(self.id, end);
+        if room < end {
+            // As much as fits is written, as the operating system does it.
+            let written = index_of_byte(room.saturating_sub(offset));
+            self.write(&mut state, offset, &buf[..written]);
+            return Err(FaultError::ENOSPC.to_error());
+        }
         self.write(&mut state, offset, buf);
         give_way(state);
-        Ok(())
+        result_of(late)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        let mut state = self.call(Call::Allocate, len)?;
-        state.check_room(self.id, len)?;
-        if len > self.file(&mut state).content.len() {
-            self.set_len(&mut state, len);
+        let (mut state, failure) = self.enter(Call::Allocate, len)?;
+        let own = self.file(&mut state).content.len();
+        let late = failure.filter(|failure| failure.has_effect);
+        if let (Some(failure), None) = (failure, late) {
+            let part = len.min(own.saturating_add(failure.short_write as u64));
+            self.grow(&mut state, part);
+            return Err(failure.error.to_error());
         }
-        Ok(())
+        if state.room(self.id, len) < len {
+            return Err(FaultError::ENOSPC.to_error());
+        }
+        self.grow(&mut state, len);
+        result_of(late)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        let mut state = self.call(Call::SetLen, len)?;
+        let (mut state, failure) = self.enter(Call::SetLen, len)?;
+        if let Some(failure) = failure
+            && !failure.has_effect
+        {
+            return Err(failure.error.to_error());
+        }
         if len != self.file(&mut state).content.len() {
             self.set_len(&mut state, len);
         }
-        Ok(())
+        result_of(failure)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let (mut state, failure) = self.enter(Call::SyncData, 0)?;
-        if let Some(failure) = failure {
-            state.push(Event::SyncFailed { file: self.id });
-            return Err(failure.error.to_error());
-        }
         let path = self.file(&mut state).path.clone();
+        let late = failure.filter(|failure| failure.has_effect);
+        if let (Some(failure), None) = (failure, late) {
+            state.push(Event::SyncFailed { file: self.id });
+            let is_hidden = state.hides_failure(&path);
+            return if is_hidden { Ok(()) } else { Err(failure.error.to_error()) };
+        }
         if !state.skips(Call::SyncData, &path) {
             state.push(Event::Sync { file: self.id });
         }
         give_way(state);
-        Ok(())
+        result_of(late)
     }
 
     fn start_writeback(&self, offset: u64, len: u64) -> io::Result<()> {

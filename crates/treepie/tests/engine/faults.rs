@@ -5,6 +5,7 @@ use treepie::{Database, Error};
 use treepie_testkit::{
     Call, Fault, FaultError, Rng, SimDisk, mix,
     model::Model,
+    tally::note,
     workload::{Op, Shape, Step, generate},
 };
 
@@ -234,34 +235,39 @@ fn fail_every_change(seed: u64, fault: impl Fn(u64) -> Fault, number: i32) -> (u
     (calls, images)
 }
 
-fn fail_every_change_of_seeds(first: u64, fault: impl Fn(u64) -> Fault + Sync, number: i32) {
+fn fail_every_change_of_seeds(
+    what: &str,
+    first: u64,
+    fault: impl Fn(u64) -> Fault + Sync,
+    number: i32,
+) {
     let counts = for_seeds(&seeds(first, 6), |seed| fail_every_change(seed, &fault, number));
     let calls: u64 = counts.iter().map(|(calls, _)| calls).sum();
     let images: u64 = counts.iter().map(|(_, images)| images).sum();
-    println!("{calls} failing calls, {images} images after them");
+    note(4, "failing changes", &format!("{calls} calls with {what}, {images} images after them"));
 }
 
 #[test]
 fn any_changing_call_may_fail_once_with_eio() {
-    fail_every_change_of_seeds(1, |k| Fault::nth(k).of_changes(), 5);
+    fail_every_change_of_seeds("EIO once", 1, |k| Fault::nth(k).of_changes(), 5);
 }
 
 #[test]
 fn any_changing_call_may_fail_for_ever_with_eio() {
-    fail_every_change_of_seeds(11, |k| Fault::nth(k).of_changes().forever(), 5);
+    fail_every_change_of_seeds("EIO for ever", 11, |k| Fault::nth(k).of_changes().forever(), 5);
 }
 
 #[test]
 fn any_changing_call_may_fail_once_with_enospc_after_a_short_write() {
     let fault = |k| Fault::nth(k).of_changes().error(FaultError::ENOSPC).after_short_write(700);
-    fail_every_change_of_seeds(21, fault, 28);
+    fail_every_change_of_seeds("ENOSPC once", 21, fault, 28);
 }
 
 #[test]
 fn any_changing_call_may_fail_for_ever_with_enospc_after_a_short_write() {
     let fault =
         |k| Fault::nth(k).of_changes().error(FaultError::ENOSPC).after_short_write(5000).forever();
-    fail_every_change_of_seeds(31, fault, 28);
+    fail_every_change_of_seeds("ENOSPC for ever", 31, fault, 28);
 }
 
 /// Calls that only read or ask: a failure may refuse an operation, or not matter; what was
@@ -309,7 +315,7 @@ fn a_full_disk_refuses_writes_and_keeps_reads_and_goes_on_after_reopening() {
             wreck.reopen_and_cut(seed, &context);
         }
     }
-    println!("{points} sizes of a full disk");
+    note(4, "full disk, simulated", &format!("{points} sizes"));
 }
 
 /// A record that was written, but whose sync failed, may come back after reopening; once readers

@@ -3,15 +3,19 @@
 //!
 //! Everything random follows from a seed, and every failure prints it. `TREEPIE_SEED=<n>` runs one
 //! seed alone where a test goes through many; `TREEPIE_SEEDS=<n>` goes through n times as many.
+//! `TREEPIE_SCRIPT=<file>` runs a script that a failure printed.
 
 mod bad_input;
 mod batches;
 mod bit_flips;
 mod concurrency;
+mod exhaustive;
+mod failing_calls;
 mod faults;
 mod full_disk;
 mod harness;
 mod kills;
+mod life;
 mod merged_model;
 mod merging;
 mod misuse;
@@ -27,6 +31,9 @@ mod recovery;
 mod recovery_cuts;
 mod salvage;
 mod savepoints;
+mod script_cuts;
+mod script_model;
 mod scrub;
+mod shorten;
 mod submit;
 mod thread_cuts;

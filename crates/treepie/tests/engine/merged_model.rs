@@ -17,6 +17,7 @@ use treepie::{Database, Durability, Error, Options, Result, Snapshot, Submitted,
 use treepie_testkit::{
     Rng, SimDisk, mix,
     model::{Model, State},
+    tally::{note, thousands},
     workload::{Op, Shape, Step, generate},
 };
 
@@ -322,7 +323,13 @@ fn a_million_operations_of_merged_closures_and_savepoints_give_what_a_map_gives(
     let operations: u64 = counts.iter().map(|(operations, _)| operations).sum();
     let batches: u64 = counts.iter().map(|(_, batches)| batches).sum();
     let seconds = begin.elapsed().as_secs_f64();
-    println!("{operations} operations, {batches} batches, {} seeds, {seconds:.1} s", seeds.len());
+    let counts = format!(
+        "{} operations, {} batches of {} seeds, {seconds:.0} s",
+        thousands(operations),
+        thousands(batches),
+        seeds.len()
+    );
+    note(6, "model, merged closures", &counts);
     assert!(seeds.len() == 1 || operations >= 1_000_000, "only {operations} operations");
 }
 

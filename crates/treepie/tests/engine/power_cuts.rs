@@ -7,6 +7,7 @@ use treepie::{Compression, Database, Options, Snapshot};
 use treepie_testkit::{
     Log, PlantedBug, Rng, SimDisk, mix,
     model::Model,
+    tally::{note, thousands},
     workload::{Shape, Step, generate},
 };
 
@@ -211,11 +212,13 @@ fn acknowledged_commits_survive_a_power_cut_at_every_operation() {
     let early: u64 = results.iter().map(|(_, early, _)| early).sum();
     let cuts: usize = results.iter().map(|(.., cuts)| cuts).sum();
     let seconds = begin.elapsed().as_secs_f64();
-    println!(
-        "{images} images of {cuts} cuts of {} seeds in {seconds:.1} s: {:.0} images/s",
+    let counts = format!(
+        "{} images of {cuts} cuts of {} seeds in {seconds:.0} s: {:.0} images/s",
+        thousands(images),
         seeds.len(),
         images as f64 / seconds
     );
+    note(1, "power cuts, transactions", &counts);
     if seeds.len() > 1 {
         assert!(images >= 20_000, "only {images} images");
         assert!(early > 0, "no seed wrote pages before their checkpoint");

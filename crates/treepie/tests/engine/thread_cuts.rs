@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use treepie::{Database, Options, WriteTxn};
 use treepie_testkit::{
     PlantedBug, SimDisk, mix,
+    tally::{note, thousands},
     workload::{Op, Shape, Step, generate},
 };
 
@@ -149,7 +150,8 @@ fn acknowledged_commits_of_several_threads_survive_a_power_cut_at_every_operatio
     let cuts: usize = results.iter().map(|(_, cuts, ..)| cuts).sum();
     let checkpoints: u64 = results.iter().map(|(_, _, checkpoints, _)| checkpoints).sum();
     let pages: u64 = results.iter().map(|(.., pages)| pages).sum();
-    println!("{images} images of {cuts} cuts, {checkpoints} checkpoints, {pages} pages written");
+    println!("{checkpoints} checkpoints, {pages} pages written");
+    note(1, "power cuts, threads", &format!("{} images of {cuts} cuts", thousands(images)));
     if seeds.len() > 1 {
         assert!(images >= 20_000, "only {images} images");
         assert!(checkpoints > 50, "only {checkpoints} checkpoints");
