@@ -39,8 +39,9 @@ use crate::{
 /// is pressed: a commit's sync then waits for few of them.
 const SLICE_PAGES: u32 = 32;
 const PACE_BYTES_PER_SECOND: u64 = 250 << 20;
-/// Neighbouring pages are written with one call of at most this many bytes.
-const WRITE_LEN_MAX: usize = 1 << 20;
+/// Neighbouring pages are written with one call of at most this many bytes, which ends where a
+/// multiple of it does: the page cache then holds the file in huge pages without zeroing them first.
+const WRITE_LEN_MAX: usize = 2 << 20;
 /// Pages whose chains are cut under one hold of the directory's mutex, for which writers wait.
 const CUT_BATCH: usize = 64;
 /// Pages that are written with one bound: what writers supersede meanwhile stays in memory.
@@ -145,8 +146,11 @@ impl Checkpointer {
             return Ok(None);
         }
         let mut written = 0;
-        for batch in pages.chunks(CUT_BATCH) {
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(batch_len(rest, core.pager.page_size()));
             written += self.write_batch(core, batch, bound)?;
+            rest = after;
         }
         Ok(Some((bound, written)))
     }
@@ -341,6 +345,16 @@ fn but_for_bugs(mut meta: Meta) -> Meta {
     meta
 }
 
+/// How many of some pages, ascending, are written and cut together: as many as follow one another up
+/// to where a write ends, if those are more than a batch.
+fn batch_len(pages: &[PageId], page_size: usize) -> usize {
+    let pages_per_write = WRITE_LEN_MAX / page_size;
+    let to_end = pages_per_write - pages[0].0 as usize % pages_per_write;
+    let neighbours =
+        pages.windows(2).take(to_end - 1).take_while(|pair| pair[0].0 + 1 == pair[1].0);
+    (neighbours.count() + 1).max(CUT_BATCH).min(pages.len())
+}
+
 /// Pages next to one another, to be written with one call.
 #[derive(Debug, Default)]
 struct Run<'a> {
@@ -354,6 +368,7 @@ impl Run<'_> {
     /// Whether a page may follow: the next one, and not too many together.
     fn continues(&self, id: PageId, len: usize, page_size: usize) -> bool {
         self.first.0 as usize + self.len / page_size == id.0 as usize
+            && !(id.0 as usize * page_size).is_multiple_of(WRITE_LEN_MAX)
             && self.len + len <= WRITE_LEN_MAX
             && !self.parts.is_empty()
     }

@@ -200,7 +200,9 @@ impl<'a> Replay<'a> {
                 self.forget(*first);
                 let len = *page_count as usize * self.pager.page_size();
                 let mut frame = self.pager.pool.run(len)?;
-                frame.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+                let (value, padding) = frame.bytes_mut().split_at_mut(bytes.len());
+                value.copy_from_slice(bytes);
+                padding.fill(0);
                 self.note_end(*first, *page_count);
                 self.pages.insert(*first, frame);
                 Ok(())

@@ -16,7 +16,7 @@ pub struct Allowed {
 }
 
 /// The most that all files together may hold.
-const TOTAL_MAX: usize = 62;
+const TOTAL_MAX: usize = 63;
 
 /// The document that has the list, between these two lines.
 pub const DOCUMENT: &str = "docs/testing.md";
@@ -42,7 +42,7 @@ pub const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         path: "crates/treepie/src/disk/syscalls.rs",
-        count_max: 5,
+        count_max: 6,
         reason: "system calls that the standard library lacks",
     },
     Allowed {

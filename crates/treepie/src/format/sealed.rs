@@ -176,6 +176,12 @@ impl SealedRecord {
         &self.bytes
     }
 
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub fn memory_len(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Chain hash of the record before it.
     #[must_use]
     pub fn chain_before(&self) -> u64 {

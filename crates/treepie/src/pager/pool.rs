@@ -31,6 +31,12 @@ use crate::{
 const SLAB_SIZE: usize = 4 << 20;
 const SCRATCH_SLAB_SIZE: usize = 16 << 20;
 const RUN_ALIGN: usize = 64;
+/// Runs that were given back are kept up to this many bytes in all, or a part of the bound of memory:
+/// memory that is touched for the first time takes longer than all else that is done with a value.
+const RUNS_KEPT_LEN: usize = 64 << 20;
+const RUNS_KEPT_PART: usize = 8;
+/// And not more than so many: they are looked through one by one.
+const RUNS_KEPT_COUNT: usize = 64;
 /// Bytes on the shelf below which another slab is wanted ahead of need.
 const AHEAD: usize = 4 * SLAB_SIZE;
 /// What is written to touch a slab: at least one byte of each page of the machine.
@@ -120,10 +126,44 @@ struct Shelves {
     slabs: Vec<MmapMut>,
     scratch_slabs: Vec<Box<dyn ScratchMap>>,
     scratch_runs: Vec<Box<dyn ScratchMap>>,
+    /// Runs that were given back, and their lengths; not more bytes than `RUNS_KEPT_LEN`.
+    runs_free: Vec<(NonNull<u8>, usize)>,
+    runs_free_len: usize,
 }
 
 // SAFETY: the pointers on the shelves are memory that nobody else holds; they are only moved.
 unsafe impl Send for Shelves {}
+
+impl Shelves {
+    /// A run of this very length that was given back.
+    fn take_run(&mut self, len: usize) -> Option<NonNull<u8>> {
+        let at = self.runs_free.iter().rposition(|(_, kept)| *kept == len)?;
+        self.runs_free_len -= len;
+        Some(self.runs_free.remove(at).0)
+    }
+
+    /// Keeps a run that is given back, in place of those that have waited longest.
+    fn keep_run(&mut self, data: NonNull<u8>, len: usize, len_max: usize) {
+        self.runs_free.push((data, len));
+        self.runs_free_len += len;
+        while self.runs_free_len > len_max || self.runs_free.len() > RUNS_KEPT_COUNT {
+            let (data, len) = self.runs_free.remove(0);
+            self.runs_free_len -= len;
+            // SAFETY: a run was allocated by `Pool::run` with this very layout, and its only owner
+            // gave it back.
+            unsafe { dealloc(data.as_ptr(), run_layout(len)) };
+        }
+    }
+}
+
+impl Drop for Shelves {
+    fn drop(&mut self) {
+        for (data, len) in self.runs_free.drain(..) {
+            // SAFETY: as in `keep_run`.
+            unsafe { dealloc(data.as_ptr(), run_layout(len)) };
+        }
+    }
+}
 
 impl Pool {
     /// An empty pool. Scratch files are made in `scratch_dir` when they are needed.
@@ -265,13 +305,17 @@ impl Pool {
         })
     }
 
-    /// A frame of `len` bytes for a run, all zero.
+    /// A frame of `len` bytes for a run, with arbitrary content.
     ///
     /// # Errors
     /// As [`Pool::page`].
     pub fn run(&self, len: usize) -> Result<Frame> {
         if self.memory_used() + len > self.limits.memory_max {
             return self.scratch_run(len);
+        }
+        if let Some(data) = self.shelves.lock().take_run(len) {
+            self.memory_used.fetch_add(len, Ordering::Relaxed);
+            return Ok(Frame { data, len, origin: Origin::Run });
         }
         let layout = run_layout(len);
         assert!(len > 0, "a run has at least one page");
@@ -309,9 +353,8 @@ impl Pool {
             }
             Origin::Run => {
                 self.memory_used.fetch_sub(frame.len, Ordering::Relaxed);
-                // SAFETY: a frame of this origin was allocated by `run` with this very layout, and
-                // its only owner is gone with this call.
-                unsafe { dealloc(frame.data.as_ptr(), run_layout(frame.len)) };
+                let kept_max = RUNS_KEPT_LEN.min(self.limits.memory_max / RUNS_KEPT_PART);
+                self.shelves.lock().keep_run(frame.data, frame.len, kept_max);
             }
             Origin::ScratchRun => {
                 self.scratch_used.fetch_sub(frame.len, Ordering::Relaxed);

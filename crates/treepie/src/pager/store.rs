@@ -79,6 +79,8 @@ const GROWTH_MIN: u64 = 1 << 20;
 const GROWTH_MAX: u64 = 64 << 20;
 /// Larger steps are multiples of it, so that the page cache can hold the file in huge pages.
 const HUGE_PAGE_SIZE: u64 = 2 << 20;
+/// Writes of this many bytes make large pages in the page cache by themselves.
+const BULK_LEN_MIN: usize = 1 << 20;
 
 impl Pager {
     /// Maps the file.
@@ -318,7 +320,8 @@ impl Pager {
     /// [`Error::Io`]; the caller poisons the database.
     pub fn write(&self, first: PageId, bytes: &[u8]) -> Result<()> {
         let end = first.0 as usize + bytes.len() / self.page_size;
-        self.grow(u32::try_from(end).expect("page numbers were handed out by the space map"))?;
+        let end = u32::try_from(end).expect("page numbers were handed out by the space map");
+        self.grow(end, bytes.len() >= BULK_LEN_MIN)?;
         let offset = u64::from(first.0) * self.page_size as u64;
         self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))
     }
@@ -328,8 +331,9 @@ impl Pager {
         self.map.view().set_verified(id);
     }
 
-    /// Makes the file at least `page_count` pages long, in steps of megabytes.
-    fn grow(&self, page_count: u32) -> Result<()> {
+    /// Makes the file at least `page_count` pages long, in steps of megabytes. What is written in bulk
+    /// needs no page cache made ahead for it.
+    fn grow(&self, page_count: u32, is_bulk: bool) -> Result<()> {
         if page_count <= self.file_pages() {
             return Ok(());
         }
@@ -352,7 +356,9 @@ impl Pager {
         }
         let len = self.file.len().map_err(Error::io("measure", &self.path))?;
         let target = pages_in(len, self.page_size);
-        self.file.prepare_cache(old * page_size, len.saturating_sub(old * page_size));
+        if !is_bulk {
+            self.file.prepare_cache(old * page_size, len.saturating_sub(old * page_size));
+        }
         assert!(target >= page_count, "the file is shorter than what was allocated");
         self.map
             .cover(&*self.file, target as usize * self.page_size, self.page_size)

@@ -466,8 +466,11 @@ impl PageWrite for TxnPages {
         let mut frame = self.pager.pool.run(page_count as usize * page_size)?;
         match self.take(page_count) {
             Ok(id) => {
-                page::init(frame.bytes_mut(), id, PageKind::Overflow, 0, tree);
-                overflow::fill(frame.bytes_mut(), value);
+                let bytes = frame.bytes_mut();
+                bytes[..page::PAGE_HEADER_SIZE].fill(0);
+                bytes[page::PAGE_HEADER_SIZE + value.len()..].fill(0);
+                page::init(bytes, id, PageKind::Overflow, 0, tree);
+                overflow::fill(bytes, value);
                 self.dirty.insert_run(id, frame);
                 Ok(id)
             }

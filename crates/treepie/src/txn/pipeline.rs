@@ -40,8 +40,8 @@ use super::{
 
 /// Buffers of written records that are kept for records to come.
 const SPARES_MAX: usize = 4;
-/// Longest of them, in bytes.
-const SPARE_LEN_MAX: usize = 4 << 20;
+/// Most bytes of all of them.
+const SPARES_LEN_MAX: usize = 64 << 20;
 
 /// A record that is sealed and not written yet.
 #[derive(Debug)]
@@ -213,9 +213,12 @@ impl Pipeline {
 
     fn recycle(&self, group: Vec<InFlight>) {
         let mut spares = self.spares.lock();
-        let free = SPARES_MAX.saturating_sub(spares.len());
-        let small = |record: &SealedRecord| record.bytes().len() <= SPARE_LEN_MAX;
-        spares.extend(group.into_iter().map(|record| record.record).filter(small).take(free));
+        for record in group.into_iter().map(|in_flight| in_flight.record) {
+            let len: usize = spares.iter().chain([&record]).map(SealedRecord::memory_len).sum();
+            if spares.len() < SPARES_MAX && len <= SPARES_LEN_MAX {
+                spares.push(record);
+            }
+        }
     }
 
     fn check_failure(&self, core: &Core, lsn: Lsn) -> Result<()> {
