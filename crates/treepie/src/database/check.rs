@@ -179,7 +179,7 @@ impl Database {
 impl Database {
     /// A snapshot, and one past the highest page that is used in it. Commits below the oldest reader
     /// are forgotten by the checkpoint alone, and not that of the newest.
-    fn read_with_page_count(&self) -> Result<(Snapshot, u32)> {
+    pub(super) fn read_with_page_count(&self) -> Result<(Snapshot, u32)> {
         loop {
             let snapshot = self.read()?;
             let commits = self.shared.core.commits.lock();
