@@ -31,6 +31,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod hostile;
 pub mod model;
 mod rng;
 mod sim;
