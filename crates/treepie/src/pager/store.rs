@@ -184,6 +184,11 @@ impl Pager {
             _ => bytes,
         };
         verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
+        // Only what is visible is ever written into the file. Where records were dropped that it
+        // holds the changes of, its pages are not those of one LSN.
+        if page::lsn(bytes) > self.registry.visible() {
+            return Err(self.damaged(id, "the page is newer than the last record"));
+        }
         self.map.view().set_verified(id);
         Ok(())
     }
