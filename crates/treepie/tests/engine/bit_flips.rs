@@ -190,11 +190,18 @@ fn flip(rest: &Rest, path: &Path, bit: u64, counts: &Counts) {
     counts.flips.fetch_add(1, Relaxed);
 }
 
-enum Outcome {
+/// What became of damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It could not be opened.
     Refused,
+    /// Something could not be read.
     ReadError,
+    /// Everything could be read, and a check found it.
     Unclean,
+    /// The last record was dropped.
     Torn,
+    /// Nothing depends on it.
     Harmless,
 }
 
@@ -229,7 +236,7 @@ fn open_and_read(rest: &Rest, disk: &SimDisk, path: &Path, bit: u64) -> Result<O
     })
 }
 
-fn refused(error: Error) -> Result<Outcome, String> {
+pub fn refused(error: Error) -> Result<Outcome, String> {
     match error {
         Error::Corrupt { .. } | Error::JournalGap { .. } | Error::NotADatabase { .. } => {
             Ok(Outcome::Refused)
@@ -243,7 +250,7 @@ fn is_clean(db: &Database) -> Result<bool, String> {
 }
 
 /// Whether everything could be read; what was read is right, or this is an error.
-fn read_everything(snapshot: &Snapshot, state: &State) -> Result<bool, String> {
+pub fn read_everything(snapshot: &Snapshot, state: &State) -> Result<bool, String> {
     let mut complete = true;
     match snapshot.trees() {
         Ok(trees) => {

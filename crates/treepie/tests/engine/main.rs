@@ -21,5 +21,6 @@ mod power_cuts;
 mod recovery;
 mod recovery_cuts;
 mod savepoints;
+mod sectors;
 mod submit;
 mod thread_cuts;
