@@ -16,8 +16,10 @@ use super::{
 /// Pages that one input makes at most.
 const PAGES_MAX: usize = 8;
 const PAGE_HEADER_SIZE: usize = 32;
-const LEAF_KIND: u8 = 1;
-const BRANCH_KIND: u8 = 2;
+/// Kind of a leaf.
+pub const LEAF_KIND: u8 = 1;
+/// Kind of a branch.
+pub const BRANCH_KIND: u8 = 2;
 
 /// Runs one input.
 pub fn run(bytes: &[u8]) -> Visit {
@@ -38,8 +40,8 @@ pub fn run(bytes: &[u8]) -> Visit {
     visit(&rotten(template, &files))
 }
 
-/// Puts number and checksum right.
-fn seal(data: &mut [u8], number: usize) {
+/// Puts number and checksum of a page right, or of a run.
+pub fn seal(data: &mut [u8], number: usize) {
     let start = number * PAGE_SIZE;
     if number < 2 {
         return stamp_header(&mut data[start..start + PAGE_SIZE]);
@@ -76,12 +78,16 @@ fn make(input: &mut Input<'_>, page: &mut [u8], page_count: usize) {
 }
 
 /// One entry of a node that is being built.
-struct Entry {
-    suffix: Vec<u8>,
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// What follows the prefix in its key.
+    pub suffix: Vec<u8>,
     /// What follows the suffix in its cell: the value of a leaf.
-    rest: Vec<u8>,
-    is_run: bool,
-    child: u32,
+    pub rest: Vec<u8>,
+    /// Whether that says where a run is.
+    pub is_run: bool,
+    /// The child of a branch.
+    pub child: u32,
 }
 
 /// Builds a leaf or a branch; its owner stays what it is there, unless the input names one.
@@ -134,8 +140,8 @@ fn entry(input: &mut Input<'_>, kind: u8, page_count: usize) -> Entry {
     Entry { suffix, rest, is_run, child }
 }
 
-/// Writes the arrays and the cells, as `format::node` has them.
-fn lay_out(page: &mut [u8], kind: u8, prefix: &[u8], entries: &[Entry]) {
+/// Writes the arrays and the cells, as the format's description has them.
+pub fn lay_out(page: &mut [u8], kind: u8, prefix: &[u8], entries: &[Entry]) {
     let count = entries.len();
     let heads = PAGE_HEADER_SIZE + prefix.len().next_multiple_of(4);
     let (offsets, children) = (heads + 4 * count, heads + 6 * count);
