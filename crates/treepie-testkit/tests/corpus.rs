@@ -6,7 +6,8 @@ use std::{fs, panic, path::PathBuf, thread};
 use treepie_testkit::hostile::{Target, seeds};
 
 fn corpus(target: Target) -> Vec<(String, Vec<u8>)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target.name());
+    let folder =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target.name());
     let Ok(files) = fs::read_dir(&folder) else { return Vec::new() };
     let mut inputs: Vec<_> = files
         .map(|file| file.expect("the corpus is a folder of files").path())
@@ -20,7 +21,8 @@ fn replay(target: Target) -> usize {
     let made = seeds(target).into_iter().enumerate();
     let mut inputs: Vec<_> = made.map(|(n, bytes)| (format!("seed {n}"), bytes)).collect();
     inputs.extend(corpus(target));
-    let panics = |(_, bytes): &&(String, Vec<u8>)| panic::catch_unwind(|| target.run(bytes)).is_err();
+    let panics =
+        |(_, bytes): &&(String, Vec<u8>)| panic::catch_unwind(|| target.run(bytes)).is_err();
     let failed: Vec<&String> = inputs.iter().filter(panics).map(|(name, _)| name).collect();
     assert!(failed.is_empty(), "{} panics with {failed:?}", target.name());
     inputs.len()

@@ -5,6 +5,7 @@
 //! done with them, `input` the bytes of a fuzzer as choices, `seeds` where a fuzzer begins. The other
 //! files are the targets.
 
+pub mod allocations;
 pub mod input;
 pub mod journal_tail;
 pub mod open_and_check;

@@ -186,10 +186,12 @@ impl Run {
                     ops.push(Op::CreateTree { tree: (*tree).to_owned() });
                     let entries = state.tree(tree.as_bytes());
                     let keys = entries.into_iter().flat_map(|e| e.range(from.clone()..to.clone()));
-                    ops.extend(keys.map(|(key, _)| Op::Remove {
-                        tree: (*tree).to_owned(),
-                        key: key.clone(),
-                    }));
+                    ops.extend(
+                        keys.map(|(key, _)| Op::Remove {
+                            tree: (*tree).to_owned(),
+                            key: key.clone(),
+                        }),
+                    );
                 }
             }
             ops[before..].iter().for_each(|op| state.apply(op));
