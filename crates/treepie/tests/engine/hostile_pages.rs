@@ -252,8 +252,7 @@ fn page_numbers_behind_the_end_of_the_file_are_errors() {
         let mut forger = Forger::new();
         let (tree, root) = forger.tree("birds");
         let run = [u64::from(number).to_le_bytes(), (1_u64 << 30).to_le_bytes()].concat();
-        let entry =
-            Entry { suffix: b"pica".to_vec(), rest: run, is_run: true, ..Entry::default() };
+        let entry = Entry { suffix: b"pica".to_vec(), rest: run, is_run: true, ..Entry::default() };
         forger.put_node(root, (LEAF_KIND, 0, tree), &[entry]);
         let seen = visit(&forger.disk());
         assert!(seen.opened && !seen.clean && !seen.readable, "run {number}: {seen:?}");

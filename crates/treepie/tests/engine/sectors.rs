@@ -61,14 +61,8 @@ enum Fault {
     Swapped,
 }
 
-const FAULTS: [Fault; 6] = [
-    Fault::Zeroed,
-    Fault::Noise,
-    Fault::Stale,
-    Fault::Misdirected,
-    Fault::Foreign,
-    Fault::Swapped,
-];
+const FAULTS: [Fault; 6] =
+    [Fault::Zeroed, Fault::Noise, Fault::Stale, Fault::Misdirected, Fault::Foreign, Fault::Swapped];
 
 /// A damaged range of a file.
 #[derive(Clone, Debug)]
@@ -289,8 +283,7 @@ impl Rest {
         };
         // Who vouches for a record is the one behind it: both may be hit.
         let journal_hits = hits.iter().filter(|hit| hit.path == *file).count() as u64;
-        let is_meta =
-            |hit: &Hit| hit.path == Path::new(DATA) && hit.start < 2 * self.page_size;
+        let is_meta = |hit: &Hit| hit.path == Path::new(DATA) && hit.start < 2 * self.page_size;
         let is_vouched = self.is_checkpointed && !hits.iter().any(is_meta);
         if newest - lsn > journal_hits || is_vouched || !hits.iter().any(is_hit) {
             return Err(format!("opened at LSN {lsn} of {newest}, without an error"));
@@ -367,7 +360,8 @@ fn stale_pages(seed: u64) -> Counts {
     let earlier = rest.earlier.file_bytes(data).expect("a data file");
     let mut counts = Counts::default();
     for start in (2 * rest.page_size..whole.len()).step_by(rest.page_size) {
-        let (now, old) = (part(whole, start, rest.page_size), part(&earlier, start, rest.page_size));
+        let (now, old) =
+            (part(whole, start, rest.page_size), part(&earlier, start, rest.page_size));
         if now == old || old.iter().all(|byte| *byte == 0) {
             continue;
         }
