@@ -18,18 +18,22 @@ use treepie_testkit::{
 const CATALOG_ROOT: usize = 18;
 
 /// A data file that is being forged.
-struct Forger {
-    template: &'static Template,
-    data: Vec<u8>,
+pub struct Forger {
+    /// What it began with.
+    pub template: &'static Template,
+    /// The data file.
+    pub data: Vec<u8>,
 }
 
 impl Forger {
-    fn new() -> Forger {
+    /// Nothing forged yet.
+    pub fn new() -> Forger {
         let template = &template::all()[0];
         Forger { template, data: template.data().to_vec() }
     }
 
-    fn page(&mut self, number: usize) -> &mut [u8] {
+    /// The bytes of a page.
+    pub fn page(&mut self, number: usize) -> &mut [u8] {
         &mut self.data[number * PAGE_SIZE..][..PAGE_SIZE]
     }
 
@@ -41,7 +45,7 @@ impl Forger {
     }
 
     /// Number and root page of a tree.
-    fn tree(&self, name: &str) -> (u32, usize) {
+    pub fn tree(&self, name: &str) -> (u32, usize) {
         let db = options(&self.template.disk.settled(3)).open(DIR).expect("it is whole");
         let trees = db.read().and_then(|snapshot| snapshot.trees()).expect("it is whole");
         let info = trees.iter().find(|info| info.name == name.as_bytes()).expect("it is there");
@@ -96,12 +100,17 @@ fn assert_corrupt<T>(result: treepie::Result<T>, words: &str) {
     }
 }
 
+/// Where the lowest branch of a tree of two levels has its children's numbers.
+pub fn children(root: &[u8]) -> usize {
+    assert_eq!(root[16..18], [BRANCH_KIND, 1], "the tree of the template has two levels");
+    32 + usize::from(root[24]).next_multiple_of(4) + 6 * usize::from(root[18])
+}
+
 /// The pages of the two leaves below a root that is made a branch over them.
 fn two_leaves(forger: &mut Forger) -> [usize; 2] {
     let (tree, root) = forger.tree("numbers");
+    let children = children(forger.page(root));
     let page = forger.page(root);
-    let children = 32 + usize::from(page[24]).next_multiple_of(4) + 6 * usize::from(page[18]);
-    assert_eq!(page[16..18], [BRANCH_KIND, 1], "the tree of the template has two levels");
     let child_at = |at: usize| page[children + 4 * at] as usize;
     let leaves = [child_at(0), child_at(1)];
     let branch = [child(b"", leaves[0]), child(b"k20", leaves[1])];

@@ -10,6 +10,7 @@ mod bit_flips;
 mod concurrency;
 mod faults;
 mod harness;
+mod hostile_files;
 mod hostile_pages;
 mod merged_model;
 mod merging;
