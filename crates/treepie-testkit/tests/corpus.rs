@@ -3,7 +3,10 @@
 
 use std::{fs, panic, path::PathBuf, thread};
 
-use treepie_testkit::hostile::{Target, seeds};
+use treepie_testkit::{
+    hostile::{Target, seeds},
+    tally,
+};
 
 fn corpus(target: Target) -> Vec<(String, Vec<u8>)> {
     let folder =
@@ -31,11 +34,9 @@ fn replay(target: Target) -> usize {
 #[test]
 fn every_input_of_the_corpus_ends_without_a_panic() {
     let threads = Target::ALL.map(|target| (target, thread::spawn(move || replay(target))));
-    for (target, thread) in threads {
-        let begun = std::time::Instant::now();
-        match thread.join() {
-            Ok(count) => println!("{}: {count} inputs, {:?}", target.name(), begun.elapsed()),
-            Err(panic) => panic::resume_unwind(panic),
-        }
-    }
+    let counts = threads.map(|(target, thread)| match thread.join() {
+        Ok(count) => format!("{} {count}", target.name()),
+        Err(panic) => panic::resume_unwind(panic),
+    });
+    tally::note(8, "fuzz: corpus replayed", &counts.join(", "));
 }
