@@ -44,8 +44,13 @@ pub struct Done {
 /// # Panics
 /// When the database breaks a promise.
 pub fn run(bytes: &[u8]) -> Done {
+    run_on(new_disk(), bytes)
+}
+
+/// Runs one input on a disk that holds a database as `new_disk` makes it.
+fn run_on(disk: SimDisk, bytes: &[u8]) -> Done {
     let mut input = Input::new(bytes);
-    let mut run = Run::new();
+    let mut run = Run::new(disk);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
@@ -95,8 +100,7 @@ fn small(disk: &SimDisk) -> Options {
 }
 
 impl Run {
-    fn new() -> Run {
-        let disk = new_disk();
+    fn new(disk: SimDisk) -> Run {
         let mut model = Model::new();
         model.commit(1, &[]);
         disk.mark(1);
@@ -399,4 +403,32 @@ fn value(input: &mut Input<'_>) -> Arc<[u8]> {
         _ => PAGE_SIZE * (usize::from(byte & 15) / 4 + 1) - 40 + usize::from(byte & 3),
     };
     vec![byte; len].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::{
+        PlantedBug,
+        hostile::{Target, seeds},
+    };
+
+    /// How many of the seeds find what is wrong with a disk.
+    fn found(bug: Option<PlantedBug>) -> usize {
+        let finds = |bytes: &Vec<u8>| {
+            let disk = new_disk();
+            bug.iter().for_each(|bug| disk.plant(bug.clone()));
+            catch_unwind(AssertUnwindSafe(|| run_on(disk, bytes))).is_err()
+        };
+        seeds(Target::Operations).iter().filter(|bytes| finds(bytes)).count()
+    }
+
+    #[test]
+    fn seeds_find_a_disk_that_skips_the_syncs_of_the_journal_or_of_its_folder() {
+        assert_eq!(found(None), 0);
+        assert!(found(Some(PlantedBug::SkipSyncData("journal".to_owned()))) > 0);
+        assert!(found(Some(PlantedBug::SkipSyncDir("journal".to_owned()))) > 0);
+    }
 }

@@ -127,11 +127,18 @@ fn build(input: &mut Input<'_>, page: &mut [u8], kind: u8, page_count: usize) {
 fn entry(input: &mut Input<'_>, kind: u8, page_count: usize) -> Entry {
     let head = input.u8();
     let suffix = input.bytes(usize::from(head & 31)).to_vec();
-    let child = u32::try_from(input.below(page_count + 2)).unwrap_or(0);
+    let child = match input.u16() {
+        // The highest numbers there are, and the last ones that a page can have.
+        number @ 0xff00.. => u32::MAX - u32::from(number & 0xff),
+        number => u32::try_from(usize::from(number) % (page_count + 2)).unwrap_or(0),
+    };
     let is_run = kind == LEAF_KIND && head >= 0xe0;
     let rest = match (kind, is_run) {
         (LEAF_KIND, true) => {
-            let len = u64::from(input.u16());
+            let len = match input.u16() {
+                number @ 0xff00.. => (1 << 30) - u64::from(number & 0xff),
+                number => u64::from(number),
+            };
             [&u64::from(child).to_le_bytes()[..], &len.to_le_bytes()].concat()
         }
         (LEAF_KIND, false) => vec![head; usize::from(head >> 5) * 24],
