@@ -368,8 +368,12 @@ fn apply(tx: &mut WriteTxn<'_>, changes: &[Change]) -> Result<()> {
             Change::RemoveRange { tree, from, to } => {
                 tx.tree(tree)?.remove_range(&from[..]..&to[..])?;
             }
-            Change::Op(Op::CreateTree { tree }) => drop(tx.tree(tree)?),
-            Change::Op(Op::DropTree { tree }) => drop(tx.drop_tree(tree)?),
+            Change::Op(Op::CreateTree { tree }) => {
+                tx.tree(tree)?;
+            }
+            Change::Op(Op::DropTree { tree }) => {
+                tx.drop_tree(tree)?;
+            }
             Change::Op(Op::Clear { tree }) => tx.tree(tree)?.clear()?,
             Change::Op(Op::Insert { tree, key, value }) => {
                 tx.tree(tree)?.insert(key, value)?;

@@ -28,7 +28,7 @@ fn edits() -> Vec<Vec<u8>> {
             seed.push(kind ^ (rng.next_u64() as u8 & 0x18));
             seed.extend(rng.bytes(12));
         }
-        if kind % 5 == 0 {
+        if kind.is_multiple_of(5) {
             seeds.push(seed);
         }
     }
@@ -81,7 +81,7 @@ fn pages() -> Vec<Vec<u8>> {
         }
         let number = (number as u16).to_le_bytes();
         let len = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        if len < 512 || number[0] % 8 == 0 {
+        if len < 512 || number[0].is_multiple_of(8) {
             let mut seed = vec![0, number[0], number[1], 1];
             seed.extend((len as u16).to_le_bytes());
             seed.extend(&page[..len]);

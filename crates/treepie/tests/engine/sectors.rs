@@ -116,7 +116,7 @@ fn small(disk: &SimDisk, page_size: usize) -> Options {
 /// Three parts of a workload, each ended by closing; the last one is checkpointed, or to be replayed.
 fn rest(seed: u64) -> Rest {
     let page_size = if seed.is_multiple_of(2) { 4096 } else { 8192 };
-    let is_checkpointed = seed / 2 % 2 == 0;
+    let is_checkpointed = (seed / 2).is_multiple_of(2);
     let shape = Shape {
         steps: 12,
         ops_max: 30,
