@@ -285,7 +285,14 @@ impl Pager {
         let end = first.0 as usize + bytes.len() / self.page_size;
         self.grow(u32::try_from(end).expect("page numbers were handed out by the space map"))?;
         let offset = u64::from(first.0) * self.page_size as u64;
-        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))
+        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))?;
+        // A page inside a run may have been verified when it was another one.
+        let view = self.map.view();
+        (first.0..)
+            .map(PageId)
+            .take(bytes.len() / self.page_size)
+            .for_each(|id| view.clear_verified(id));
+        Ok(())
     }
 
     /// Marks pages that were just written as verified: their bytes are ours.

@@ -8,11 +8,16 @@ use treepie_testkit::{
     SimDisk,
     hostile::{
         page::{BRANCH_KIND, Entry, LEAF_KIND, lay_out, seal},
-        stamp::{PAGE_SIZE, put, u64_at},
+        stamp::{
+            FRAME_SIZE, PAGE_SIZE, RECORD_HEADER_SIZE, put, stamp_frame_and_record, stamp_page,
+            u64_at,
+        },
         template::{self, DATA, DIR, Template, options},
         visit,
     },
 };
+
+use crate::harness::assert_says;
 
 /// The catalog's root.
 const CATALOG_ROOT: usize = 18;
@@ -265,6 +270,75 @@ fn page_numbers_behind_the_end_of_the_file_are_errors() {
         forger.put_node(root, (LEAF_KIND, 0, tree), &[entry]);
         let seen = visit(&forger.disk());
         assert!(seen.opened && !seen.clean && !seen.readable, "run {number}: {seen:?}");
+    }
+}
+
+/// Puts a record with one page change behind the end of a journal.
+fn append(disk: &SimDisk, template: &Template, change: &[u8]) {
+    let mut segment = disk.file_bytes(&template.end.0).expect("the newest segment");
+    let mut bytes = vec![0; FRAME_SIZE + RECORD_HEADER_SIZE];
+    bytes.extend(change);
+    let (frame, record) = bytes.split_at_mut(FRAME_SIZE);
+    let lsn = (template.last.0 + 1).to_le_bytes();
+    put(frame, 0, b"TPFR");
+    put(frame, 8, &segment[48..56]);
+    put(frame, 16, &(record.len() as u32).to_le_bytes());
+    put(frame, 20, &1_u32.to_le_bytes());
+    put(frame, 24, &lsn);
+    put(record, 0, b"TPRC");
+    put(record, 8, &[1, 0, 1, 0, 0, 16, 0, 0]);
+    put(record, 16, &lsn);
+    put(record, 40, &(change.len() as u64).to_le_bytes());
+    put(record, 48, &(change.len() as u64).to_le_bytes());
+    put(record, 80, &1_u32.to_le_bytes());
+    stamp_frame_and_record(frame, record, template.last.1);
+    segment.truncate(template.end.1);
+    segment.resize(template.end.1, 0);
+    segment.extend(&bytes);
+    segment.resize(segment.len().next_multiple_of(PAGE_SIZE), 0);
+    disk.rot(&template.end.0, &segment);
+}
+
+/// A record puts a run over a leaf that was read, and so verified, before the run was written.
+#[test]
+fn leaf_that_a_run_was_written_over_is_verified_again() {
+    let mut forger = Forger::new();
+    let (tree, root) = forger.tree("numbers");
+    let children = children(forger.page(root));
+    let page = forger.page(root);
+    let leaves = [1, 2].map(|at: usize| page[children + 4 * at] as usize);
+    let leaf = leaves.into_iter().find(|leaf| leaf - 1 != root).expect("one of two");
+    // The second page of the run looks like a leaf whose cells begin before the page.
+    let mut run = vec![0; 2 * PAGE_SIZE];
+    put(&mut run, 4, &(leaf as u32 - 1).to_le_bytes());
+    put(&mut run, 8, &(forger.template.last.0 + 1).to_le_bytes());
+    put(&mut run, 16, &[3]);
+    put(&mut run, 20, &tree.to_le_bytes());
+    put(&mut run, 24, &(PAGE_SIZE as u64 * 2 - 32).to_le_bytes());
+    put(&mut run, PAGE_SIZE + 16, &[LEAF_KIND, 0, 1, 0]);
+    stamp_page(&mut run);
+    let mut change = vec![2, 0, 0, 0];
+    change.extend((leaf as u32 - 1).to_le_bytes());
+    change.extend([2, 0, 0, 0, 0, 0, 0, 0]);
+    change.extend((run.len() as u64).to_le_bytes());
+    change.extend(&run);
+    let disk = forger.disk();
+    append(&disk, forger.template, &change);
+    let db = options(&disk).checkpoint_on_close(false).open(DIR).expect("it opens");
+    let keys = |db: &Database| -> Vec<treepie::Result<Vec<u8>>> {
+        let snapshot = db.read().expect("a snapshot");
+        let tree = snapshot.tree("numbers").expect("its state is in order");
+        tree.iter().map(|entry| entry.map(|(key, _)| key.to_vec())).collect()
+    };
+    let before = keys(&db);
+    assert!(before.iter().all(Result::is_ok), "the leaf is still in the file");
+    db.checkpoint().expect("the run is written over it");
+    let damaged = keys(&db).into_iter().find_map(Result::err);
+    assert_says(&damaged.expect("what is there now is no leaf"), &["checksum"]);
+    for key in before.into_iter().flatten() {
+        if let Err(error) = db.write(|tx| tx.tree("numbers")?.insert(&key, vec![9; 200])) {
+            assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+        }
     }
 }
 
