@@ -29,6 +29,7 @@ use treepie::{Compression, Database, Error, Options, Snapshot, ids::Lsn};
 use treepie_testkit::{
     SimDisk,
     model::{Entries, Model, State},
+    tally,
     workload::Op,
 };
 
@@ -166,6 +167,8 @@ fn flip_all(name: &str, rest: &Rest, zeros: Zeros) {
         counts.torn.load(Relaxed),
         counts.harmless.load(Relaxed),
     );
+    let flips = tally::thousands(counts.flips.load(Relaxed) as u64);
+    tally::note(5, "bit rot: flipped bits", &format!("{flips} of a database, {name}"));
     assert_eq!(counts.flips.load(Relaxed), places.len(), "{name}");
     // Flips that change nothing would all be harmless.
     assert!(counts.refused.load(Relaxed) > 1_000, "{name}: too few flips kept it from opening");

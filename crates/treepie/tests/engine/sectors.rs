@@ -26,7 +26,7 @@ use crate::{
 
 const DATA: &str = "/db/data";
 /// Databases, and cases of each.
-const SEEDS: u64 = 320;
+const SEEDS: u64 = 560;
 const CASES: u64 = 250;
 /// Bytes of a block of the journal.
 const BLOCK: usize = 4096;
