@@ -32,6 +32,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod hostile;
 pub mod model;
 mod rng;
 pub mod script;

@@ -15,6 +15,9 @@ pub const TREE_NAME_LEN_MAX: usize = 512;
 pub const VALUE_LEN_MAX: u64 = 1 << 30;
 /// Largest stored payload of one record, in bytes. What a reader of the journal will allocate.
 pub const RECORD_LEN_MAX: u64 = 3 << 30;
+/// Most bytes that compression may save in one record: so many more than it is long a reader of the
+/// journal allocates to decompress it. A payload that would save more is stored as it is.
+pub const COMPRESSION_SAVED_MAX: usize = 48 << 20;
 /// Most bytes of annotations in one transaction, 4 for each of them included.
 pub const ANNOTATIONS_LEN_MAX: usize = 16 << 20;
 /// Highest LSN, and highest generation of a meta page, that is believed: counting on from what files

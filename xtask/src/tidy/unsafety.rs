@@ -16,7 +16,7 @@ pub struct Allowed {
 }
 
 /// The most that all files together may hold.
-const TOTAL_MAX: usize = 63;
+const TOTAL_MAX: usize = 72;
 
 /// The document that has the list, between these two lines.
 pub const DOCUMENT: &str = "docs/testing.md";
@@ -67,7 +67,7 @@ pub const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         path: "crates/treepie/src/pager/pool.rs",
-        count_max: 7,
+        count_max: 8,
         reason: "frames are raw memory",
     },
     Allowed {
@@ -89,6 +89,11 @@ pub const ALLOWED: &[Allowed] = &[
         path: "crates/treepie/src/txn/job.rs",
         count_max: 6,
         reason: "closures that borrow from the caller's stack are run elsewhere",
+    },
+    Allowed {
+        path: "crates/treepie-testkit/src/hostile/allocations.rs",
+        count_max: 9,
+        reason: "an allocator is unsafe by its trait",
     },
     Allowed {
         path: "crates/treepie-testkit/src/sim/buffer.rs",

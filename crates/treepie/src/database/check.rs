@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::Database;
+use super::{Database, last_changes::LastChanges};
 
 /// Most problems that are listed.
 const PROBLEMS_MAX: usize = 10_000;
@@ -95,6 +95,17 @@ impl std::fmt::Display for Problem {
 struct CheckedPages<'a> {
     pager: &'a Pager,
     lsn: Lsn,
+    changes: LastChanges,
+}
+
+impl CheckedPages<'_> {
+    fn verified(&self, id: PageId) -> Result<&[u8]> {
+        let bytes = self.pager.page_verified_again(id, self.lsn)?;
+        match self.changes.compare(id, bytes) {
+            None => Ok(bytes),
+            Some(what) => Err(self.damaged(id, what)),
+        }
+    }
 }
 
 impl PageRead for CheckedPages<'_> {
@@ -103,7 +114,7 @@ impl PageRead for CheckedPages<'_> {
     }
 
     fn page(&self, id: PageId) -> Result<&[u8]> {
-        let bytes = self.pager.page_verified_again(id, self.lsn)?;
+        let bytes = self.verified(id)?;
         match page::kind(bytes) {
             Some(PageKind::Leaf | PageKind::Branch) => Ok(bytes),
             _ => Err(self.damaged(id, "neither a leaf nor a branch")),
@@ -111,7 +122,7 @@ impl PageRead for CheckedPages<'_> {
     }
 
     fn run(&self, id: PageId, value_len: u64) -> Result<&[u8]> {
-        self.pager.page_verified_again(id, self.lsn)?;
+        self.verified(id)?;
         self.pager.run(id, value_len, self.lsn)
     }
 
@@ -172,14 +183,16 @@ impl Database {
             [0, 1].map(|number| check_meta_page(&core.pager, number))
         };
         let group_count = page_count.div_ceil(pages_per_group(core.pager.page_size()));
-        Ok(check_snapshot(&core.pager, &snapshot, group_count, metas))
+        let changes = LastChanges::read(core, snapshot.lsn());
+        let pages = CheckedPages { pager: &core.pager, lsn: snapshot.lsn(), changes };
+        Ok(check_snapshot(pages, group_count, metas))
     }
 }
 
 impl Database {
     /// A snapshot, and one past the highest page that is used in it. Commits below the oldest reader
     /// are forgotten by the checkpoint alone, and not that of the newest.
-    fn read_with_page_count(&self) -> Result<(Snapshot, u32)> {
+    pub(super) fn read_with_page_count(&self) -> Result<(Snapshot, u32)> {
         loop {
             let snapshot = self.read()?;
             let commits = self.shared.core.commits.lock();
@@ -200,18 +213,15 @@ fn check_meta_page(pager: &Pager, number: u32) -> Option<String> {
 }
 
 fn check_snapshot(
-    pager: &Pager,
-    snapshot: &Snapshot,
+    pages: CheckedPages<'_>,
     group_count: u32,
     metas: [Option<String>; 2],
 ) -> CheckReport {
-    let page_size = pager.page_size();
-    let pages = CheckedPages { pager, lsn: snapshot.lsn() };
+    let page_size = pages.pager.page_size();
     let mut check = Check {
-        pages,
         claims: Claims::new(group_count * pages_per_group(page_size)),
         report: CheckReport {
-            lsn: snapshot.lsn(),
+            lsn: pages.lsn,
             problems: Vec::new(),
             trees: Vec::new(),
             tree_pages: 0,
@@ -219,6 +229,7 @@ fn check_snapshot(
             free_pages: 0,
             entries: 0,
         },
+        pages,
         is_partial: false,
         orphan_count: 0,
     };
@@ -291,7 +302,7 @@ impl Check<'_> {
         let mut highest_used = 0;
         for group in 0..group_count {
             let bitmap = bitmap_page(group, page_size);
-            let bits = match self.pages.pager.page_verified_again(bitmap, self.pages.lsn) {
+            let bits = match self.pages.verified(bitmap) {
                 Ok(bytes) if page::kind(bytes) == Some(PageKind::Bitmap) => bytes.to_vec(),
                 Ok(_) => {
                     let what = "not a free-space bitmap".to_owned();

@@ -2,6 +2,7 @@
 
 mod check;
 mod inspect;
+mod last_changes;
 mod open;
 #[cfg(test)]
 mod planted;

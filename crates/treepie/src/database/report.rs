@@ -219,11 +219,11 @@ impl Database {
     #[track_caller]
     pub fn report(&self) -> Result<Report> {
         let readers = self.readers();
-        let snapshot = self.read()?;
+        let (snapshot, page_count) = self.read_with_page_count()?;
         let core = &self.shared.core;
         let page_size = core.pager.page_size();
         let mut damage = DamageList { page_size, items: Vec::new(), count: 0 };
-        let mut met = PageSet::default();
+        let mut met = PageSet { page_count, ..PageSet::default() };
         let mut trees = Vec::new();
         for info in snapshot.trees()? {
             let tree = snapshot.tree(&info.name)?;
@@ -337,6 +337,8 @@ const SET_PAGES: u32 = SET_WORDS as u32 * 64;
 /// that went them all would not end.
 #[derive(Default)]
 struct PageSet {
+    /// One past the highest page that can be met: damage may name any.
+    page_count: u32,
     /// By number of the first page, divided by what one item holds.
     words: FxHashMap<u32, [u64; SET_WORDS]>,
 }
@@ -344,7 +346,9 @@ struct PageSet {
 impl PageSet {
     /// Adds pages; false when one was there before, or there are no such pages.
     fn claim(&mut self, first: PageId, len: u32) -> bool {
-        let Some(end) = first.0.checked_add(len) else { return false };
+        let Some(end) = first.0.checked_add(len).filter(|end| *end <= self.page_count) else {
+            return false;
+        };
         let mut is_new = true;
         for page in first.0..end {
             let words = self.words.entry(page / SET_PAGES).or_insert([0; SET_WORDS]);

@@ -24,6 +24,7 @@ impl ChangedBlocks {
     }
 
     /// Notes that `len` bytes from `offset` on change. Must lie inside the page.
+    #[allow(clippy::indexing_slicing, reason = "the writer changes bytes of its own page")]
     #[inline]
     pub fn note(&mut self, offset: usize, len: usize) {
         if len == 0 {

@@ -35,24 +35,28 @@ pub fn get_array<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
 ///
 /// # Panics
 /// If the bytes do not reach that far: writers own their buffers.
+#[allow(clippy::indexing_slicing, reason = "writers own their buffers")]
 #[inline(always)]
 pub fn put_u16(bytes: &mut [u8], offset: usize, value: u16) {
     bytes[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
 }
 
 /// Writes `value` at `offset`. Panics as [`put_u16`].
+#[allow(clippy::indexing_slicing, reason = "writers own their buffers")]
 #[inline(always)]
 pub fn put_u32(bytes: &mut [u8], offset: usize, value: u32) {
     bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
 }
 
 /// Writes `value` at `offset`. Panics as [`put_u16`].
+#[allow(clippy::indexing_slicing, reason = "writers own their buffers")]
 #[inline(always)]
 pub fn put_u64(bytes: &mut [u8], offset: usize, value: u64) {
     bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
 }
 
 /// Writes `value` at `offset`. Panics as [`put_u16`].
+#[allow(clippy::indexing_slicing, reason = "writers own their buffers")]
 #[inline(always)]
 pub fn put_array<const N: usize>(bytes: &mut [u8], offset: usize, value: &[u8; N]) {
     bytes[offset..offset + N].copy_from_slice(value);

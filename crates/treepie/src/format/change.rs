@@ -116,6 +116,7 @@ fn split_blocks(bytes: &[u8]) -> Option<(usize, &[u8], &[u8])> {
 ///
 /// # Panics
 /// If a changed block lies past the end of the page.
+#[allow(clippy::indexing_slicing, reason = "the writer notes blocks of its own page")]
 pub fn encode_page(
     out: &mut Vec<u8>,
     id: PageId,
@@ -140,6 +141,7 @@ pub fn encode_page(
 }
 
 /// Appends the parts of a run that are not zero; returns how many.
+#[allow(clippy::indexing_slicing, reason = "runs are cut from a run by its own length")]
 fn encode_nonzero(out: &mut Vec<u8>, offset: usize, run: &[u8]) -> u16 {
     let mut count = 0;
     let mut at = 0;
@@ -205,7 +207,8 @@ pub fn split_change(
 }
 
 fn split_page(bytes: &[u8], page_size: usize) -> Result<(PageChange<'_>, &[u8]), &'static str> {
-    let (head, all) = bytes.split_at_checked(PAGE_HEAD_SIZE).ok_or("a page change is cut off")?;
+    let (head, all) =
+        bytes.split_first_chunk::<PAGE_HEAD_SIZE>().ok_or("a page change is cut off")?;
     if head[1] & !FLAG_FROM_ZEROS != 0 {
         return Err("unknown flags of a page change");
     }
@@ -220,13 +223,14 @@ fn split_page(bytes: &[u8], page_size: usize) -> Result<(PageChange<'_>, &[u8]),
     let change = PageChange::Page {
         id: PageId(get_u32(head, 4)),
         from_zeros: head[1] & FLAG_FROM_ZEROS != 0,
-        blocks: BlockRuns { bytes: &all[..all.len() - rest.len()] },
+        blocks: BlockRuns { bytes: all.get(..all.len() - rest.len()).unwrap_or(&[]) },
     };
     Ok((change, rest))
 }
 
 fn split_run(bytes: &[u8], page_size: usize) -> Result<(PageChange<'_>, &[u8]), &'static str> {
-    let (head, rest) = bytes.split_at_checked(RUN_HEAD_SIZE).ok_or("a run of pages is cut off")?;
+    let (head, rest) =
+        bytes.split_first_chunk::<RUN_HEAD_SIZE>().ok_or("a run of pages is cut off")?;
     let (first, page_count) = page_range(head)?;
     if !is_zero(&head[12..16]) {
         return Err("reserved bytes of a page change are not zero");
@@ -250,7 +254,7 @@ fn split_free(bytes: &[u8]) -> Result<(PageChange<'_>, &[u8]), &'static str> {
 
 fn page_range(head: &[u8]) -> Result<(PageId, u32), &'static str> {
     let (first, page_count) = (get_u32(head, 4), get_u32(head, 8));
-    if !is_zero(&head[1..4]) {
+    if !head.get(1..4).is_some_and(is_zero) {
         return Err("reserved bytes of a page change are not zero");
     }
     if page_count == 0 || first.checked_add(page_count).is_none() {

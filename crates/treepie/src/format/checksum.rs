@@ -25,6 +25,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 /// `tail_len` bytes behind it. `old` and `new` have the same length; `tail_len` is a multiple of
 /// 16 and at most the largest page.
 #[must_use]
+#[allow(clippy::indexing_slicing, reason = "the writer changes bytes of its own page")]
 pub fn crc32_change(old: &[u8], new: &[u8], tail_len: usize) -> u32 {
     debug_assert_eq!(old.len(), new.len());
     debug_assert_eq!(tail_len % BLOCK_SIZE, 0);
@@ -43,6 +44,10 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
     product
 }
 
+#[allow(
+    clippy::indexing_slicing,
+    reason = "the table is computed by the compiler, which checks it"
+)]
 const fn shift_table() -> [u32; STEP_COUNT] {
     let mut table = [0; STEP_COUNT];
     let mut block: u32 = 1 << 31;

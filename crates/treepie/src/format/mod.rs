@@ -1,7 +1,12 @@
 //! Bytes and values: every stored structure, one per file, its byte table on top. No I/O, no locks.
 //!
 //! All integers are little-endian and of fixed width. Reserved bytes are zero, and checked.
-//! Nothing here panics on bytes from disk: readers return [`Damage`](crate::error::Damage).
+//! Nothing here panics on bytes from disk: readers return [`Damage`](crate::error::Damage). The lint
+//! below holds them to it; where bytes are written, or a length is that of an array, it is allowed by
+//! name.
+
+#![warn(clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, reason = "tests index what they made"))]
 
 pub mod bitmap;
 pub mod blocks;

@@ -272,9 +272,10 @@ impl<'a, const KIND: usize> Node<'a, KIND> {
             Ordering::Equal => return Ok(start),
             Ordering::Greater => {}
         }
-        let head = self.heads[start];
-        let rest = &self.heads[start + 1..];
-        if rest.first() != Some(&head) {
+        let Some((head, rest)) = self.heads.get(start..).and_then(<[_]>::split_first) else {
+            return Err(start);
+        };
+        if rest.first() != Some(head) {
             return Err(start + 1);
         }
         let mut low = start + 1;

@@ -51,6 +51,7 @@ pub fn value(run: &[u8]) -> Option<&[u8]> {
 ///
 /// # Panics
 /// If the run is too short.
+#[allow(clippy::indexing_slicing, reason = "the writer's buffer is the run")]
 pub fn fill(run: &mut [u8], value: &[u8]) {
     put_u64(run, VALUE_LEN_OFFSET, value.len() as u64);
     run[PAGE_HEADER_SIZE..PAGE_HEADER_SIZE + value.len()].copy_from_slice(value);

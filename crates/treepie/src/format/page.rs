@@ -124,6 +124,7 @@ pub fn set_lsn(page: &mut [u8], lsn: Lsn) {
 }
 
 /// Writes the header of a new page; `page` is zero before.
+#[allow(clippy::indexing_slicing, reason = "the writer's buffer is a page")]
 pub fn init(page: &mut [u8], id: PageId, kind: PageKind, level: u8, tree: TreeId) {
     put_u32(page, PAGE_OFFSET, id.0);
     page[KIND_OFFSET] = kind as u8;

@@ -21,7 +21,8 @@
 //! |     84 |   44 | `reserved`        | Zero; anything else is corruption                       |
 //!
 //! The payload, not compressed: `change_count` page changes (see `change`), then annotations, each
-//! a length (u32) and that many bytes, which the engine does not interpret.
+//! a length (u32) and that many bytes, which the engine does not interpret. A compressed payload is
+//! at most 48 MiB longer than it is stored: nothing that a few bytes claim makes a reader allocate much.
 //!
 //! **In every version** a record has at least 128 bytes, `magic`, `checksum` and `version` are where
 //! they are here, and the checksum is that of all its bytes; how many there are says what carries it
@@ -127,9 +128,9 @@ pub fn genesis_chain(database_id: &DatabaseId, epoch: u64) -> u64 {
 /// Checksum of a record's stored bytes, its own field taken as zero.
 pub(super) fn record_checksum(bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
-    crc.update(&bytes[..RECORD_CHECKSUM_OFFSET]);
+    crc.update(bytes.get(..RECORD_CHECKSUM_OFFSET).unwrap_or(bytes));
     crc.update(&[0; 4]);
-    crc.update(&bytes[RECORD_CHECKSUM_OFFSET + 4..]);
+    crc.update(bytes.get(RECORD_CHECKSUM_OFFSET + 4..).unwrap_or(&[]));
     crc.finalize()
 }
 
@@ -213,16 +214,19 @@ impl RecordHeader {
         if stored_len > RECORD_LEN_MAX || is_len != Some(stored_len) {
             return Err("it has another length than its header says");
         }
-        let flags = bytes[FLAGS_OFFSET];
+        let Some(fields) = bytes.first_chunk::<RECORD_HEADER_SIZE>() else {
+            return Err("it is shorter than a header");
+        };
+        let flags = fields[FLAGS_OFFSET];
         if flags & !FLAG_LZ4 != 0 {
             return Err("unknown flags");
         }
-        if !is_zero(&bytes[RESERVED_OFFSET..RECORD_HEADER_SIZE]) {
+        if !is_zero(&fields[RESERVED_OFFSET..]) {
             return Err("reserved bytes are not zero");
         }
         let size = |offset| usize::try_from(get_u64(bytes, offset)).map_err(|_| "a length is huge");
         let header = RecordHeader {
-            kind: RecordKind::from_u8(bytes[KIND_OFFSET]).ok_or("unknown kind of record")?,
+            kind: RecordKind::from_u8(fields[KIND_OFFSET]).ok_or("unknown kind of record")?,
             is_lz4: flags & FLAG_LZ4 != 0,
             page_size: usize::try_from(get_u32(bytes, PAGE_SIZE_OFFSET)).unwrap_or(0),
             lsn: Lsn(get_u64(bytes, LSN_OFFSET)),
@@ -252,7 +256,7 @@ impl RecordHeader {
         }
         match self.is_lz4 {
             true if self.raw_len > compression::raw_len_max(self.stored_len) => {
-                Err("its payload cannot have become that small")
+                Err("its payload became smaller than the limit, or than it can")
             }
             false if self.raw_len != self.stored_len => Err("it has two payload lengths"),
             _ => Ok(()),
@@ -404,7 +408,8 @@ impl Record<'_> {
     }
 
     fn parts(&self) -> (&[u8], &[u8]) {
-        self.payload.split_at(self.header.raw_len - self.header.annotations_len)
+        let changes_len = self.header.raw_len.saturating_sub(self.header.annotations_len);
+        self.payload.split_at_checked(changes_len).unwrap_or((&[], &[]))
     }
 }
 

@@ -99,6 +99,7 @@ impl RecordBuilder {
     ///
     /// # Panics
     /// If the payload is longer than `RECORD_LEN_MAX`.
+    #[allow(clippy::indexing_slicing, reason = "a record that is being built has its header")]
     pub fn finish(&mut self, meta: &RecordMeta, compression: Compression) -> SealedRecord {
         let payload_len = self.payload_len();
         assert!(payload_len as u64 <= RECORD_LEN_MAX, "a record of {payload_len} bytes");
@@ -139,6 +140,7 @@ impl RecordBuilder {
     }
 }
 
+#[allow(clippy::indexing_slicing, reason = "a record that is being built has its header")]
 fn seal(mut bytes: Vec<u8>, meta: &RecordMeta) -> SealedRecord {
     let stored_len = (bytes.len() - RECORD_HEADER_SIZE) as u64;
     let page_size = u32::try_from(meta.page_size).expect("a page is small");

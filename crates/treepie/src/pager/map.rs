@@ -61,6 +61,15 @@ impl MapView {
         }
     }
 
+    /// Forgets that the page was verified: other bytes are there now.
+    pub fn clear_verified(&self, id: PageId) {
+        if self.is_verified(id)
+            && let Some(word) = self.verified.get(id.0 as usize / 64)
+        {
+            word.fetch_and(!(1 << (id.0 % 64)), AcqRel);
+        }
+    }
+
     /// The bytes of `page_count` pages.
     ///
     /// The caller has checked that the file reaches that far, and no version that the checkpoint

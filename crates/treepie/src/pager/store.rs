@@ -212,6 +212,11 @@ impl Pager {
             return Ok(());
         }
         verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
+        // Only what is visible is ever written into the file. Where records were dropped that it
+        // holds the changes of, its pages are not those of one LSN.
+        if page::lsn(bytes) > self.registry.visible() {
+            return Err(self.damaged(id, "the page is newer than the last record"));
+        }
         self.map.view().set_verified(id);
         Ok(())
     }
@@ -323,7 +328,14 @@ impl Pager {
         let end = u32::try_from(end).expect("page numbers were handed out by the space map");
         self.grow(end, bytes.len() >= BULK_LEN_MIN)?;
         let offset = u64::from(first.0) * self.page_size as u64;
-        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))
+        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))?;
+        // A page inside a run may have been verified when it was another one.
+        let view = self.map.view();
+        (first.0..)
+            .map(PageId)
+            .take(bytes.len() / self.page_size)
+            .for_each(|id| view.clear_verified(id));
+        Ok(())
     }
 
     /// Marks pages that were just written as verified: their bytes are ours.

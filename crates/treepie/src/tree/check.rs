@@ -17,6 +17,9 @@ use super::{
     state::TreeState,
 };
 
+/// Most damage of one tree that is listed: a list of all of it could be longer than the tree.
+const DAMAGE_MAX: usize = 10_000;
+
 /// Something wrong with a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeDamage {
@@ -59,7 +62,7 @@ impl TreeStatistics {
     }
 }
 
-/// Reads a whole tree, and returns what it consists of and all damage.
+/// Reads a whole tree, and returns what it consists of and its damage, the first 10,000 items of it.
 ///
 /// `claim` is called with every page and run (first page, page count) that the tree leads to, and
 /// returns whether nobody has claimed a page of it before; what is claimed twice is not entered.
@@ -92,6 +95,9 @@ struct Check<'a, P> {
 
 impl<'a, P: PageRead> Check<'a, P> {
     fn report(&mut self, page: PageId, what: impl Into<String>) {
+        if self.damage.len() >= DAMAGE_MAX {
+            return;
+        }
         self.damage.push(TreeDamage { tree: self.state.id, page, what: what.into() });
     }
 

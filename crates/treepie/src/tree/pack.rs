@@ -49,6 +49,10 @@ pub struct Pack<'a, const KIND: usize> {
     /// Bytes that the entries before each index take without a prefix; one more than `items`.
     ends: Vec<usize>,
     page_size: usize,
+    /// Whether the keys ascend. Those of one page do; beside a damaged page they may not, and then
+    /// the entries fit nowhere: what they are laid out by is that the first and the last key tell
+    /// what all of them begin with.
+    is_ordered: bool,
 }
 
 /// Entries that fit on a page, and how.
@@ -69,7 +73,7 @@ impl Fit {
 impl<'a, const KIND: usize> Pack<'a, KIND> {
     /// No entries yet.
     pub fn new(page_size: usize) -> Pack<'a, KIND> {
-        Pack { items: Vec::with_capacity(256), ends: vec![0], page_size }
+        Pack { items: Vec::with_capacity(256), ends: vec![0], page_size, is_ordered: true }
     }
 
     /// Appends an entry.
@@ -77,6 +81,9 @@ impl<'a, const KIND: usize> Pack<'a, KIND> {
         let cell = Cell { suffix: item.key.suffix(), payload: item.payload, overflow: false };
         let len = array_size(KIND) + item.key.prefix().len() + cell.len(KIND);
         self.ends.push(self.ends[self.items.len()] + len);
+        // The key of a branch's first child counts as empty, whatever it is.
+        let before = self.items.get(usize::from(KIND == BRANCH)..).and_then(|items| items.last());
+        self.is_ordered &= before.is_none_or(|before| before.key < item.key);
         self.items.push(item);
     }
 
@@ -100,6 +107,9 @@ impl<'a, const KIND: usize> Pack<'a, KIND> {
 
     /// How the entries from `start` to before `end` fit on one page, if they do.
     pub fn fit(&self, start: usize, end: usize) -> Option<Fit> {
+        if !self.is_ordered {
+            return None;
+        }
         let keyed = start + usize::from(KIND == BRANCH);
         let keyed_count = end.saturating_sub(keyed);
         if keyed_count < PREFIX_COUNT_MIN && self.size(start, end, 0) <= self.page_size {

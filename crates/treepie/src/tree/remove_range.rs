@@ -57,13 +57,16 @@ impl<P: PageWrite> Edit<'_, P> {
         };
         let mut path = Path::find(self.pages, self.state, start)?;
         let mut low = first_inside(&leaf_at(self.pages, path.leaf)?, lower);
-        while low == leaf_at(self.pages, path.leaf)?.len() {
+        if low == leaf_at(self.pages, path.leaf)?.len() {
             if !path.advance(self.pages, self.state)? {
                 return Ok((0, false));
             }
             low = 0;
         }
         let leaf = leaf_at(self.pages, path.leaf)?;
+        if leaf.is_empty() {
+            return Err(self.pages.damaged(path.leaf, "the leaf is empty"));
+        }
         let (len, high) = (leaf.len(), first_behind(&leaf, upper));
         if low >= high {
             return Ok((0, false));

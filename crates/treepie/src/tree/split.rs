@@ -135,6 +135,9 @@ impl<P: PageWrite> Edit<'_, P> {
             let Some((id, at)) = path.pop() else { break };
             let level = self.state.root_level() - u8::try_from(path.len()).unwrap_or(u8::MAX);
             let branch = branch_at(self.pages, id, level)?;
+            if at >= branch.len() {
+                return Err(self.pages.damaged(id, "the page that was split has another parent"));
+            }
             let child = new.right.0.to_le_bytes();
             if let Some(suffix) = separator_suffix(&branch, &new.separator) {
                 let cell = Cell { suffix, payload: &child, overflow: false };

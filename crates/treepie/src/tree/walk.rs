@@ -12,6 +12,7 @@ use crate::{
 };
 
 use super::{
+    key::Key,
     search::{branch_at, leaf_at},
     state::TreeState,
 };
@@ -110,37 +111,45 @@ impl<'p, P: PageRead> Walk<'p, P> {
         }
     }
 
-    /// Goes to the next leaf that has entries. Returns false, and stays, when there is none.
+    /// Goes to the next leaf, which has entries. Returns false, and stays, when there is none.
     pub fn next_leaf(&mut self) -> Result<bool> {
-        loop {
-            let Some((step, branch, at)) = self.turn(|at, len| (at + 1 < len).then_some(at + 1))?
-            else {
-                return Ok(false);
-            };
-            self.descend(step + 1, branch.child(at), Toward::First)?;
-            if step + 1 == self.branch_levels && at + 1 < branch.len() {
-                self.pages.prefetch(branch.child(at + 1));
-            }
-            if !self.leaf.is_empty() {
-                return Ok(true);
-            }
+        let before = self.leaf;
+        let Some((step, branch, at)) = self.turn(|at, len| (at + 1 < len).then_some(at + 1))?
+        else {
+            return Ok(false);
+        };
+        self.descend(step + 1, branch.child(at), Toward::First)?;
+        if step + 1 == self.branch_levels && at + 1 < branch.len() {
+            self.pages.prefetch(branch.child(at + 1));
         }
+        self.ascends(&before, &self.leaf).map(|()| true)
     }
 
-    /// Goes to the leaf before that has entries. Returns false, and stays, when there is none.
+    /// Goes to the leaf before, which has entries. Returns false, and stays, when there is none.
     pub fn prev_leaf(&mut self) -> Result<bool> {
-        loop {
-            let Some((step, branch, at)) = self.turn(|at, _| at.checked_sub(1))? else {
-                return Ok(false);
-            };
-            self.descend(step + 1, branch.child(at), Toward::Last)?;
-            if step + 1 == self.branch_levels && at > 0 {
-                self.pages.prefetch(branch.child(at - 1));
-            }
-            if !self.leaf.is_empty() {
-                return Ok(true);
-            }
+        let behind = self.leaf;
+        let Some((step, branch, at)) = self.turn(|at, _| at.checked_sub(1))? else {
+            return Ok(false);
+        };
+        self.descend(step + 1, branch.child(at), Toward::Last)?;
+        if step + 1 == self.branch_levels && at > 0 {
+            self.pages.prefetch(branch.child(at - 1));
         }
+        self.ascends(&self.leaf, &behind).map(|()| true)
+    }
+
+    /// Keys ascend from leaf to leaf, and only a root may be empty: else children that are used twice
+    /// on every level would make of a few pages a walk that never ends.
+    fn ascends(&self, left: &Leaf<'p>, right: &Leaf<'p>) -> Result<()> {
+        let key = |leaf: &Leaf<'p>, at| Key::new(leaf.prefix(), leaf.suffix(at));
+        let what = match left.len().checked_sub(1) {
+            _ if self.leaf.is_empty() => "the leaf is empty",
+            Some(last) if !right.is_empty() && key(left, last) >= key(right, 0) => {
+                "its keys are not between those of the leaves beside it"
+            }
+            _ => return Ok(()),
+        };
+        Err(self.pages.damaged(self.leaf_id, what))
     }
 
     /// Finds the lowest branch that has a child where `beside` points, and takes it.

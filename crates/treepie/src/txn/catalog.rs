@@ -140,7 +140,9 @@ impl Catalog {
         let before = self.state;
         let entry = catalog::encode_own(&self.state, self.next_tree);
         self.edit(pages).insert(OWN_KEY, &entry)?;
-        assert_eq!(before, self.state, "overwriting the catalog's own entry changed its shape");
+        if before != self.state {
+            return Err(pages.damaged(CATALOG_ROOT, "another tree uses pages of the catalog"));
+        }
         Ok(())
     }
 
@@ -171,7 +173,11 @@ impl Catalog {
 }
 
 fn decode<P: PageRead>(pages: &P, entry: &[u8]) -> Result<TreeState> {
-    TreeState::decode(entry).map_err(|what| damaged(pages, what))
+    let state = TreeState::decode(entry).map_err(|what| damaged(pages, what))?;
+    if state.id == TreeId::CATALOG || state.root == CATALOG_ROOT {
+        return Err(pages.damaged(CATALOG_ROOT, "a tree has the number or the root of the catalog"));
+    }
+    Ok(state)
 }
 
 fn damaged<P: PageRead>(pages: &P, what: Damage) -> Error {

@@ -245,7 +245,7 @@ impl TxnPages {
     fn give(&mut self, first: PageId, len: u32) -> Result<()> {
         let page_size = self.pager.page_size();
         let Some(end) = first.0.checked_add(len) else {
-            return Err(self.damaged(first, "a tree refers to a page that is not its own"));
+            return Err(self.damaged(first, "a tree refers to a run behind the highest page"));
         };
         for id in (first.0..end).map(PageId) {
             if !self.space.is_used(id) || is_fixed(id, page_size) {

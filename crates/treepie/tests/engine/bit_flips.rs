@@ -29,6 +29,7 @@ use treepie::{Compression, Database, Error, Options, Snapshot, ids::Lsn};
 use treepie_testkit::{
     SimDisk,
     model::{Entries, Model, State},
+    tally,
     workload::Op,
 };
 
@@ -166,6 +167,8 @@ fn flip_all(name: &str, rest: &Rest, zeros: Zeros) {
         counts.torn.load(Relaxed),
         counts.harmless.load(Relaxed),
     );
+    let flips = tally::thousands(counts.flips.load(Relaxed) as u64);
+    tally::note(5, "bit rot: flipped bits", &format!("{flips} of a database, {name}"));
     assert_eq!(counts.flips.load(Relaxed), places.len(), "{name}");
     // Flips that change nothing would all be harmless.
     assert!(counts.refused.load(Relaxed) > 1_000, "{name}: too few flips kept it from opening");
@@ -190,11 +193,18 @@ fn flip(rest: &Rest, path: &Path, bit: u64, counts: &Counts) {
     counts.flips.fetch_add(1, Relaxed);
 }
 
-enum Outcome {
+/// What became of damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It could not be opened.
     Refused,
+    /// Something could not be read.
     ReadError,
+    /// Everything could be read, and a check found it.
     Unclean,
+    /// The last record was dropped.
     Torn,
+    /// Nothing depends on it.
     Harmless,
 }
 
@@ -229,7 +239,7 @@ fn open_and_read(rest: &Rest, disk: &SimDisk, path: &Path, bit: u64) -> Result<O
     })
 }
 
-fn refused(error: Error) -> Result<Outcome, String> {
+pub fn refused(error: Error) -> Result<Outcome, String> {
     match error {
         Error::Corrupt { .. } | Error::JournalGap { .. } | Error::NotADatabase { .. } => {
             Ok(Outcome::Refused)
@@ -243,7 +253,7 @@ fn is_clean(db: &Database) -> Result<bool, String> {
 }
 
 /// Whether everything could be read; what was read is right, or this is an error.
-fn read_everything(snapshot: &Snapshot, state: &State) -> Result<bool, String> {
+pub fn read_everything(snapshot: &Snapshot, state: &State) -> Result<bool, String> {
     let mut complete = true;
     match snapshot.trees() {
         Ok(trees) => {

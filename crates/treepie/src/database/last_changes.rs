@@ -1,0 +1,74 @@
+//! Which record changed a page last, as far as the journal still tells: what finds a page whose last
+//! write the disk lost, though it had acknowledged it.
+//!
+//! Such a page is an earlier version of itself, valid by its own checksum. But the record that changed
+//! it may still be in the journal, where the newest segment always stays, and says which LSN the page
+//! has at least.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    error::Result,
+    format::{change::PageChange, page, record::Record},
+    ids::{Lsn, PageId},
+    journal::JournalReader,
+    recovery::JOURNAL_DIR,
+    txn::core::Core,
+};
+
+/// Most pages that are remembered, 16 MiB of memory: the journal may name many more.
+const PAGES_MAX: usize = 1 << 20;
+
+/// The last change of pages, up to some LSN.
+#[derive(Debug, Default)]
+pub struct LastChanges {
+    pages: FxHashMap<PageId, Lsn>,
+}
+
+impl LastChanges {
+    /// Reads the records up to `until` that the journal has. One that cannot be read ends it: what is
+    /// known until then stays true of pages that no later record would have changed back.
+    pub fn read(core: &Core, until: Lsn) -> LastChanges {
+        let mut changes = LastChanges::default();
+        if let Err(error) = changes.read_journal(core, until) {
+            tracing::debug!(%error, "the journal does not tell which pages changed last");
+        }
+        changes
+    }
+
+    fn read_journal(&mut self, core: &Core, until: Lsn) -> Result<()> {
+        let journal = core.path.join(JOURNAL_DIR);
+        for stored in JournalReader::open(Arc::clone(&core.disk), &journal)? {
+            let stored = stored?;
+            let Ok(record) = Record::parse(&stored.bytes) else { return Ok(()) };
+            if record.lsn() > until {
+                return Ok(());
+            }
+            for change in record.changes().map_while(std::result::Result::ok) {
+                self.note(&change, record.lsn());
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, change: &PageChange<'_>, lsn: Lsn) {
+        match *change {
+            PageChange::Page { id, .. } | PageChange::Run { first: id, .. } => {
+                if self.pages.len() < PAGES_MAX || self.pages.contains_key(&id) {
+                    self.pages.insert(id, lsn);
+                }
+            }
+            PageChange::Free { first, .. } => {
+                self.pages.remove(&first);
+            }
+        }
+    }
+
+    /// What is wrong with a page that is older than its last change.
+    pub fn compare(&self, id: PageId, bytes: &[u8]) -> Option<&'static str> {
+        let is_earlier = self.pages.get(&id).is_some_and(|lsn| page::lsn(bytes) < *lsn);
+        is_earlier.then_some("an earlier version of the page is in its place: a write was lost")
+    }
+}
