@@ -323,8 +323,12 @@ impl Checkpointer {
 
     fn write_slice(&self, core: &Core, first: u32, last: u32) -> Result<()> {
         core.pager.start_writeback(PageId(first), last - first + 1)?;
-        let pressed = core.journal.bytes_after(core.watermarks.checkpointed())
-            > core.bounds.checkpoint_distance / 2 * 3;
+        // Memory is short: writers wait for pages to be written early, which this thread does next.
+        let pool = &core.pager.pool;
+        let is_memory_short = pool.memory_used() > pool.limits().memory_max / 8 * 7;
+        let pressed = is_memory_short
+            || core.journal.bytes_after(core.watermarks.checkpointed())
+                > core.bounds.checkpoint_distance / 2 * 3;
         if !pressed && !core.signals.is_stopping() {
             let bytes = u64::from(SLICE_PAGES) * core.pager.page_size() as u64;
             let pause = Duration::from_micros(bytes * 1_000_000 / PACE_BYTES_PER_SECOND);

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     checkpoint,
-    disk::yield_to_others,
     error::{Error, Result},
     sync::{
         Mutex, mpsc,
@@ -32,10 +31,6 @@ impl Shared {
         }
         let (core, checkpointer) = (Arc::clone(&self.core), Arc::clone(&self.checkpointer));
         let checkpoint = self.spawn("treepie-checkpoint", move || {
-            // Simulated threads share a real one.
-            if cfg!(not(feature = "shuttle")) {
-                yield_to_others();
-            }
             checkpoint::run(&core, &checkpointer, checkpoint_interval);
         })?;
         self.threads.lock().checkpoint = Some(checkpoint);
@@ -57,9 +52,6 @@ impl Shared {
         let (core, checkpointer) = (Arc::clone(&self.core), Arc::clone(&self.checkpointer));
         let scrubber = Arc::clone(&self.scrubber);
         let thread = self.spawn("treepie-scrub", move || {
-            if cfg!(not(feature = "shuttle")) {
-                yield_to_others();
-            }
             scrubber.serve(&core, &checkpointer, interval, rate);
         })?;
         self.threads.lock().scrubber = Some(thread);

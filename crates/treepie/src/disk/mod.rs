@@ -21,7 +21,6 @@ mod syscalls;
 use std::{fmt, io, path::Path, sync::Arc};
 
 pub use file::RealDisk;
-pub(crate) use syscalls::yield_to_others;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -72,22 +72,6 @@ pub(super) fn start_writeback(_file: &File, _offset: u64, _len: u64) -> io::Resu
     Ok(())
 }
 
-/// Lets other threads run before the calling one where processors are short: what it does can wait.
-/// A hint; where the system does not know priorities of threads, nothing changes.
-#[cfg(target_os = "linux")]
-pub(crate) fn yield_to_others() {
-    const NICE: libc::c_int = 5;
-    // SAFETY: changes the priority of this thread alone (setpriority(2), "C library/kernel
-    // differences"); no memory is passed.
-    let code = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    if let Err(error) = result(code) {
-        tracing::trace!(%error, "the kernel took no advice");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn yield_to_others() {}
-
 fn result(code: libc::c_int) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -52,7 +52,7 @@ impl ChangedBlocks {
         std::iter::from_fn(move || {
             while at < end {
                 let word_end = (at / 64 + 1) * 64;
-                let bits = !self.words[at / 64] & (u64::MAX << (at % 64));
+                let bits = !self.words.get(at / 64)? & (u64::MAX << (at % 64));
                 let start = at / 64 * 64 + bits.trailing_zeros() as usize;
                 if bits == 0 || start >= end {
                     at = word_end.min(end);

@@ -18,8 +18,8 @@ use super::{pool::Pool, saved::Saved, version::Node};
 /// Pages of one chunk.
 pub(super) const CHUNK_LEN: usize = 4096;
 const NODES_PER_SLAB: usize = 1024;
-/// Saved blocks of so many pages keep their memory for transactions to come.
-const SAVED_KEPT_MAX: usize = 32 << 10;
+/// Memory of saved blocks that is kept for transactions to come, in bytes.
+const SAVED_KEPT_LEN: usize = 64 << 20;
 
 /// Where the chains of so many pages begin.
 pub(super) struct Chunk {
@@ -49,7 +49,8 @@ pub(super) struct Chains {
     /// Memory for the walk through a chain.
     pub(super) walked: Vec<NonNull<Node>>,
     /// What transactions saved, to be used again.
-    pub(super) saved_free: Vec<NonNull<Saved>>,
+    saved_free: Vec<NonNull<Saved>>,
+    saved_free_len: usize,
 }
 
 /// A version that was taken out of its chain, and whose answer it may still be.
@@ -76,7 +77,12 @@ impl Chains {
     }
 
     pub(super) fn new_saved(&mut self) -> NonNull<Saved> {
-        self.saved_free.pop().unwrap_or_else(|| NonNull::from(Box::leak(Box::default())))
+        let Some(saved) = self.saved_free.pop() else {
+            return NonNull::from(Box::leak(Box::default()));
+        };
+        // SAFETY: nobody else looks at what is free.
+        self.saved_free_len -= unsafe { saved.as_ref() }.capacity();
+        saved
     }
 
     /// Takes back what a version owned.
@@ -86,11 +92,18 @@ impl Chains {
         self.keep_saved(saved);
     }
 
+    /// Gives up what is kept to be used again.
+    pub(super) fn drop_kept(&mut self) {
+        self.saved_free.drain(..).for_each(drop_saved);
+        self.saved_free_len = 0;
+    }
+
     /// Takes back what nobody looks at any more, to be used again.
     pub(super) fn keep_saved(&mut self, mut saved: NonNull<Saved>) {
         // SAFETY: it was made by `new_saved`, and is given back by its only owner.
-        let is_small = unsafe { saved.as_mut() }.clear();
-        if is_small && self.saved_free.len() < SAVED_KEPT_MAX {
+        let capacity = unsafe { saved.as_mut() }.clear();
+        if self.saved_free_len + capacity <= SAVED_KEPT_LEN {
+            self.saved_free_len += capacity;
             self.saved_free.push(saved);
         } else {
             drop_saved(saved);

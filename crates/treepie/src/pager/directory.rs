@@ -376,7 +376,7 @@ fn zeroed_chunk() -> NonNull<Chunk> {
 impl Drop for Directory {
     fn drop(&mut self) {
         let chains = self.chains.get_mut();
-        chains.saved_free.drain(..).for_each(drop_saved);
+        chains.drop_kept();
         for node in chains.node_slabs.iter().flatten() {
             if let Some(saved) = NonNull::new(node.saved.load(Relaxed))
                 && node.owns_saved.load(Relaxed)

@@ -5,9 +5,8 @@ use crate::{
     sync::LeafMutexGuard,
 };
 
-/// What the bytes of a page have room for at first, and at most when they are used again.
+/// Bytes that there is room for at first.
 const FIRST_LEN: usize = 512;
-const KEPT_LEN_MAX: usize = 2048;
 
 /// Blocks of one page, each as it was before its first change.
 #[derive(Debug, Default)]
@@ -49,11 +48,16 @@ impl Saved {
         self.bytes.len()
     }
 
-    /// Forgets what it holds. Returns whether its memory is worth keeping.
-    pub fn clear(&mut self) -> bool {
+    /// Forgets what it holds, and keeps its memory: so many bytes.
+    pub fn clear(&mut self) -> usize {
         self.runs.clear();
         self.bytes.clear();
-        self.bytes.capacity() <= KEPT_LEN_MAX
+        self.capacity()
+    }
+
+    /// Bytes of memory that it has room in.
+    pub fn capacity(&self) -> usize {
+        size_of::<Saved>() + self.bytes.capacity() + self.runs.capacity() * size_of::<(u16, u16)>()
     }
 }
 
