@@ -447,7 +447,7 @@ pub fn run(core: &Arc<Core>, checkpointer: &Mutex<Checkpointer>, interval: Durat
 }
 
 /// Whether the file could not grow: nothing was written, and nothing is lost.
-fn is_growth(error: &Error) -> bool {
+pub fn is_growth(error: &Error) -> bool {
     matches!(error, Error::Io { action: GROW, .. })
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use crate::{
-    checkpoint::Checkpointer,
+    checkpoint::{Checkpointer, is_growth},
     error::{Error, Result},
     sync::Mutex,
     txn::{core::Core, signals::Ask},
@@ -83,10 +83,19 @@ fn pressure(core: &Core) -> f64 {
 fn make_room_here(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()> {
     let journal_bytes = core.journal.bytes_after(core.watermarks.checkpointed());
     let pool = &core.pager.pool;
-    if journal_bytes >= core.bounds.checkpoint_distance {
-        checkpointer.lock().checkpoint(core)?;
+    let made = if journal_bytes >= core.bounds.checkpoint_distance {
+        checkpointer.lock().checkpoint(core).map(|_| ())
     } else if pool.memory_used() > pool.limits().memory_max / 2 {
-        checkpointer.lock().write_early(core, 0)?;
+        checkpointer.lock().write_early(core, 0).map(|_| ())
+    } else {
+        Ok(())
+    };
+    match made {
+        // The disk is full, and the journal is not: what makes room may go on, as with a thread.
+        Err(error) if is_growth(&error) && !journal_is_full(core) => {
+            tracing::warn!(%error, "the checkpoint waits for room on the disk");
+        }
+        made => made?,
     }
     if journal_is_full(core) { Err(journal_bound(core)) } else { Ok(()) }
 }

@@ -357,3 +357,29 @@ fn what_reopening_showed_after_a_failed_sync_survives_the_next_power_cut() {
     }
     println!("the unsynced record came back {shown} times, and did not {lost} times");
 }
+
+/// A disk on which the data file finds no room: the journal has some, so writes and deletes go on
+/// until its bound, and again as soon as there is room.
+#[test]
+fn writes_go_on_in_the_journal_while_the_data_file_cannot_grow() {
+    const JOURNAL_MAX: u64 = 2 << 20;
+    const DISTANCE: u64 = 256 << 10;
+    let disk = SimDisk::new(5);
+    let options = options(&disk).checkpoint_distance(DISTANCE).journal_max(JOURNAL_MAX);
+    let db = options.open(DIR).expect("a new database opens");
+    disk.fail(Fault::nth(1).of(Call::Allocate).on("data").error(FaultError::ENOSPC).forever());
+    let write = |number: u64| {
+        let value: Vec<u8> = Rng::new(number).bytes(3000);
+        harness::write(&db, &[insert("t", &format!("{number:06}"), &value)])
+    };
+    let journal_len = || db.report().expect("a report").stats.journal_bytes;
+    let refused = (0..10_000).find_map(|number| write(number).err().map(|error| (number, error)));
+    let (count, error) = refused.expect("the journal has a bound");
+    assert_names_the_call(&error, 28, "the data file cannot grow");
+    assert!(journal_len() >= JOURNAL_MAX, "refused with {} bytes of journal", journal_len());
+    assert!(count * 3000 > 4 * DISTANCE, "only {count} writes went on");
+    disk.heal();
+    write(count).expect("there is room, and nothing was poisoned");
+    assert!(journal_len() < DISTANCE, "the checkpoint made up for it");
+    assert_eq!(db.check().expect("a check").problems, []);
+}
