@@ -18,7 +18,7 @@ use treepie_testkit::{
     tally::{self, thousands},
 };
 
-use crate::strategy::Strategies;
+use crate::{planted::BUGS, strategy::Strategies};
 
 /// Schedules of all tests together, unless `TREEPIE_SCHEDULES` says otherwise.
 const COUNT: u64 = 100_000;
@@ -45,8 +45,6 @@ const _: () = {
     }
     assert!(sum == 1000, "shares are thousandths");
 };
-/// Bugs that the tests plant.
-const BUGS: u64 = 8;
 /// Bytes of a simulated thread's stack.
 const STACK_SIZE: usize = 512 << 10;
 /// Decisions after which a schedule counts as one that never ends.
@@ -120,8 +118,9 @@ pub fn expect_found(
     );
     assert!(message.contains(sign), "{bug:?} shows as {message:?}, not as {sign:?}");
     static FOUND: AtomicU64 = AtomicU64::new(0);
-    if FOUND.fetch_add(1, Relaxed) + 1 == BUGS {
-        tally::note(14, "planted bugs, schedules", &format!("{BUGS} of {BUGS} found"));
+    let bugs = BUGS.len();
+    if FOUND.fetch_add(1, Relaxed) + 1 == bugs as u64 {
+        tally::note(14, "planted bugs, schedules", &format!("{bugs} of {bugs} found"));
     }
 }
 

@@ -11,57 +11,42 @@ use crate::{
     writers::writers,
 };
 
-#[test]
-fn a_merger_that_is_not_woken_is_found() {
-    prepare();
-    expect_found(Planted::SilentJoin, 2_000, "deadlock", submit);
+/// A test for each bug: after how many schedules it is found at the latest, what shows it, and the
+/// scenario. From this list follows how many there are, too.
+macro_rules! planted {
+    ($($test:ident: $bug:ident, $count:literal, $sign:literal, $scenario:expr;)*) => {
+        /// The bugs that are planted.
+        pub const BUGS: &[Planted] = &[$(Planted::$bug),*];
+
+        $(
+            #[test]
+            fn $test() {
+                prepare();
+                expect_found(Planted::$bug, $count, $sign, $scenario);
+            }
+        )*
+    };
 }
 
-#[test]
-fn sleepers_that_are_woken_before_their_flag_is_set_are_found() {
-    prepare();
-    expect_found(Planted::WokenBeforeSet, 2_000, "deadlock", writers);
-}
-
-#[test]
-fn a_stale_look_at_who_waits_is_found() {
-    prepare();
-    expect_found(Planted::StaleLook, 5_000, "deadlock", submit);
-}
-
-#[test]
-fn a_commit_that_readers_see_before_it_is_synced_is_found() {
-    prepare();
-    expect_found(Planted::EarlyPublish, 2_000, "a reader sees", || readers(Durability::Sync));
-}
-
-#[test]
-fn a_write_that_is_acknowledged_before_readers_see_it_is_found() {
-    prepare();
-    expect_found(Planted::FinalBeforeVisible, 5_000, "one's own commit", writers);
-}
-
-#[test]
-fn a_reader_that_looks_at_the_visible_lsn_once_is_found() {
-    expect_found(Planted::OneLook, 10_000, "page", directory);
-}
-
-#[test]
-fn a_frame_that_is_used_again_under_a_reader_is_found() {
-    expect_found(Planted::FrameFreedEarly, 10_000, "page", directory);
-}
-
-#[test]
-fn a_walk_that_misses_what_was_taken_out_is_found() {
-    expect_found(Planted::WalkNotRepeated, 10_000, "page", walks);
-}
-
-#[test]
-fn a_reader_that_the_writer_does_not_hear_of_is_found() {
-    expect_found(Planted::QuietReader, 10_000, "page", directory);
-}
-
-#[test]
-fn a_version_that_is_changed_in_place_under_a_reader_is_found() {
-    expect_found(Planted::TakenUnseen, 20_000, "page", walks);
+planted! {
+    a_merger_that_is_not_woken_is_found:
+        SilentJoin, 2_000, "deadlock", submit;
+    sleepers_that_are_woken_before_their_flag_is_set_are_found:
+        WokenBeforeSet, 2_000, "deadlock", writers;
+    a_stale_look_at_who_waits_is_found:
+        StaleLook, 5_000, "deadlock", submit;
+    a_commit_that_readers_see_before_it_is_synced_is_found:
+        EarlyPublish, 2_000, "a reader sees", || readers(Durability::Sync);
+    a_write_that_is_acknowledged_before_readers_see_it_is_found:
+        FinalBeforeVisible, 5_000, "one's own commit", writers;
+    a_reader_that_looks_at_the_visible_lsn_once_is_found:
+        OneLook, 10_000, "page", directory;
+    a_frame_that_is_used_again_under_a_reader_is_found:
+        FrameFreedEarly, 10_000, "page", directory;
+    a_walk_that_misses_what_was_taken_out_is_found:
+        WalkNotRepeated, 10_000, "page", walks;
+    a_reader_that_the_writer_does_not_hear_of_is_found:
+        QuietReader, 10_000, "page", directory;
+    a_version_that_is_changed_in_place_under_a_reader_is_found:
+        TakenUnseen, 20_000, "page", walks;
 }
