@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use treepie::{Database, Durability, Error, Options, Overlap};
 use treepie_testkit::{
     PlantedBug, Rng, SimDisk, mix,
+    tally::{note, thousands},
     workload::{Op, Shape, Step, generate},
 };
 
@@ -163,40 +164,47 @@ fn model_of(seed: u64, mut committed: Vec<Committed>) -> treepie_testkit::model:
     model
 }
 
-/// Cuts everywhere in workloads of all seeds; returns how many images there were.
-fn cut_all(first: u64, count: u64, durability: Durability) -> u64 {
+/// Cuts everywhere in workloads of all seeds; `least` is how many images there are at least.
+fn cut_all(first: u64, count: u64, durability: Durability, what: &str, least: u64) {
     let begin = Instant::now();
     let results = for_seeds(&seeds(first, count), |seed| {
         let (recorded, depth) = record(seed, durability, Bug::None);
         let images = cut_everywhere(&recorded, 3).unwrap_or_else(|failure| panic!("{failure}"));
         (images, depth)
     });
-    let images = results.iter().map(|(images, _)| images).sum();
-    let depth = results.iter().map(|(_, depth)| *depth).max();
-    let seconds = begin.elapsed().as_secs_f64();
-    println!("{images} images in {seconds:.1} s, up to {depth:?} records in flight");
-    assert!(results.len() == 1 || depth >= Some(3), "the pipeline was never deep: {depth:?}");
-    images
+    let images: u64 = results.iter().map(|(images, _)| images).sum();
+    let depth = results.iter().map(|(_, depth)| *depth).max().unwrap_or_default();
+    let counts = format!(
+        "{} images of {} seeds, up to {depth} records in flight, {:.0} s",
+        thousands(images),
+        results.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    note(1, &format!("power cuts, {what}"), &counts);
+    if results.len() > 1 {
+        assert!(depth >= 3, "the pipeline was never deep: {depth}");
+        assert!(images >= least, "only {images} images");
+    }
 }
 
 #[test]
 fn acknowledged_commits_of_a_deep_pipeline_survive_a_power_cut_at_every_operation() {
-    assert!(cut_all(1000, 24, Durability::Sync) >= 10_000);
+    cut_all(1000, 24, Durability::Sync, "deep pipeline", 10_000);
 }
 
 #[test]
 fn writes_that_wait_for_others_survive_a_power_cut_at_every_operation() {
-    cut_all(1100, 10, GROUP);
+    cut_all(1100, 10, GROUP, "waiting writes", 1);
 }
 
 #[test]
 fn buffered_writes_survive_a_power_cut_up_to_one_of_them_at_least_to_the_last_sync() {
-    cut_all(1200, 10, Durability::Buffered);
+    cut_all(1200, 10, Durability::Buffered, "buffered writes", 1);
 }
 
 #[test]
 fn writes_in_memory_survive_a_power_cut_up_to_one_of_them_at_least_to_the_last_sync() {
-    cut_all(1300, 10, Durability::Memory);
+    cut_all(1300, 10, Durability::Memory, "writes in memory", 1);
 }
 
 /// A bug that was put in must be found, and the same seed without it must pass.

@@ -220,7 +220,8 @@ fn acknowledged_commits_survive_a_power_cut_at_every_operation() {
     );
     note(1, "power cuts, transactions", &counts);
     if seeds.len() > 1 {
-        assert!(images >= 20_000, "only {images} images");
+        // With those of the scripts, 200,000 at least.
+        assert!(images >= 50_000, "only {images} images");
         assert!(early > 0, "no seed wrote pages before their checkpoint");
     }
 }
