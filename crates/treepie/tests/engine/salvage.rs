@@ -397,9 +397,10 @@ fn hostile_files_are_salvaged_without_a_panic_into_a_database_that_is_clean() {
     assert!(some * 10 > seeds.len() * 9 || seeds.len() == 1, "{some} of {}", seeds.len());
 }
 
-/// Values that no other key has, and no other commit.
+/// Values that no other key has, and no other commit: they begin with both.
 fn value(key: u64, commit: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| (i ^ key.wrapping_mul(7) ^ (commit >> (8 * (i % 2)))) as u8).collect()
+    let begin = [key.to_be_bytes(), commit.to_be_bytes()].concat();
+    begin.into_iter().chain((0u8..=255).cycle()).take(len).collect()
 }
 
 /// A database whose checkpoint is behind what was written early, damaged in journal, pages and meta pages:
