@@ -1,7 +1,9 @@
 //! The engine as a whole, against a model: on a simulated disk that loses, tears and refuses, and
 //! on a real one.
 //!
-//! Everything random follows from a seed, and every failure prints it. `TREEPIE_SEED=<n>` runs one
+//! Everything random follows from a seed, and every failure prints it; where real threads or
+//! processes race, who comes first does not: then what fails keeps its image or folder, or prints
+//! what it saw. `TREEPIE_SEED=<n>` runs one
 //! seed alone where a test goes through many; `TREEPIE_SEEDS=<n>` goes through n times as many.
 //! `TREEPIE_SCRIPT=<file>` runs a script that a failure printed.
 

@@ -1,12 +1,13 @@
 //! The registry of readers under loom: its source is compiled against loom's atomics, and small
-//! models of what rests on it go through every order of their threads' operations.
+//! models of what rests on it go through every order of their threads' operations in which threads
+//! are interrupted five times at most where they do not wait by themselves.
 //!
 //! ```text
 //! cargo test -p treepie --features loom --test registry
 //! ```
 //!
-//! Each model is shown to find bugs that are planted. `TREEPIE_LOOM_PREEMPTIONS=<n>` lets threads be
-//! interrupted so often where they do not wait by themselves.
+//! Each model is shown to find bugs that are planted. `TREEPIE_LOOM_PREEMPTIONS=<n>` sets another
+//! bound than five.
 
 mod sync;
 
@@ -49,6 +50,11 @@ use crate::{
 
 /// Interruptions of threads that are gone through, unless the environment says otherwise.
 const PREEMPTIONS: usize = 5;
+
+fn preemptions() -> usize {
+    let wanted = env::var("TREEPIE_LOOM_PREEMPTIONS").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(PREEMPTIONS)
+}
 
 /// A promise, and the model that shows it.
 type Model = (&'static str, fn());
@@ -185,8 +191,7 @@ fn explore(model: Model) -> Result<u64, String> {
     let count = Arc::new(Counter::new(0));
     let counted = Arc::clone(&count);
     let mut builder = loom::model::Builder::new();
-    let wanted = env::var("TREEPIE_LOOM_PREEMPTIONS").ok().and_then(|text| text.parse().ok());
-    builder.preemption_bound = Some(wanted.unwrap_or(PREEMPTIONS));
+    builder.preemption_bound = Some(preemptions());
     let said = FirstPanic::listen();
     let result = catch_unwind(AssertUnwindSafe(|| {
         builder.check(move || {
@@ -249,8 +254,10 @@ fn main() -> ExitCode {
     }
     let seconds = begin.elapsed().as_secs_f64();
     let counts = format!(
-        "{} orders of {} models, {found} of {} planted bugs found, in {seconds:.0} s",
+        "{} orders with up to {} preemptions of {} models, {found} of {} planted bugs found, \
+         in {seconds:.0} s",
         thousands(orders),
+        preemptions(),
         MODELS.len(),
         BUGS.len()
     );
