@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use treepie::{Database, Error};
+use treepie::{Database, Error, ids::PageId};
 use treepie_testkit::{
     SimDisk,
     hostile::{
@@ -17,7 +17,10 @@ use treepie_testkit::{
     },
 };
 
-use crate::harness::assert_says;
+use crate::{
+    harness::{self, assert_says, insert, remove},
+    others::{forge, place_of, quiet, runs},
+};
 
 /// The catalog's root.
 const CATALOG_ROOT: usize = 18;
@@ -348,4 +351,33 @@ fn template_is_clean_before_anything_is_forged() {
     assert!(Forger::new().open().check().expect("a check begins").is_clean());
     let seen = visit(&Forger::new().disk());
     assert!(seen.opened && seen.clean && seen.readable && seen.written, "{seen:?}");
+}
+
+/// Freeing it would make a record that no recovery accepts.
+#[test]
+fn a_value_past_the_last_page_is_not_freed() {
+    let disk = SimDisk::new(1);
+    let db = quiet(&disk).checkpoint_on_close(true).open(DIR).expect("a new database opens");
+    harness::write(&db, &[insert("t", "k", &[7; 3500])]).expect("a commit");
+    let run = runs(&db)[0];
+    let leads = |id: &PageId| {
+        let dump = db.page(*id).expect("a page");
+        let number = run.0.to_le_bytes();
+        dump.kind == "leaf" && dump.bytes[32..].windows(4).any(|window| window == number)
+    };
+    let leaf = (18..400).map(PageId).find(leads).expect("a leaf leads to the value");
+    db.close().expect("closing");
+    let rest = disk.settled(2);
+    for past in [u32::MAX, u32::MAX - 1, 1 << 31] {
+        let disk = forge(&rest, leaf, |page| {
+            let at = place_of(page, run);
+            page[at..at + 4].copy_from_slice(&past.to_le_bytes());
+        });
+        let db = quiet(&disk).open(DIR).expect("it opens");
+        let removed = harness::write(&db, &[remove("t", "k")]);
+        assert!(matches!(removed, Err(Error::Corrupt { .. })), "{past}: {removed:?}");
+        harness::write(&db, &[insert("other", "k", b"v")]).expect("other trees go on");
+        drop(db);
+        quiet(&disk.restart()).open(DIR).expect("it opens again");
+    }
 }

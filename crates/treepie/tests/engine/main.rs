@@ -27,12 +27,12 @@ mod model;
 mod others;
 mod pipeline_cuts;
 mod pipeline_faults;
-mod planted;
 #[cfg(feature = "planted")]
 mod planted_bugs;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
+mod ruled_disk;
 mod salvage;
 mod savepoints;
 mod script_cuts;

@@ -38,14 +38,14 @@ use treepie_testkit::{Call, Fault, FaultError, SimDisk, model::Model, workload::
 
 use crate::{
     harness::{self, DIR, difference, insert, new_model, options, remove, verify},
-    planted::{Rule, Ruled},
     power_cuts::{Recorded, cut_everywhere},
+    ruled_disk::{Rule, Ruled},
 };
 
 const PAGE_SIZE: usize = 4096;
 
 /// Options with which nothing happens by itself.
-fn quiet(disk: &SimDisk) -> Options {
+pub fn quiet(disk: &SimDisk) -> Options {
     options(disk).checkpoint_distance(4 << 20).checkpoint_on_close(false)
 }
 
@@ -159,7 +159,7 @@ fn a_damaged_database_closes_without_a_panic() {
 }
 
 /// Replaces bytes of one page of a database at rest, and makes its checksum right again.
-fn forge(rest: &SimDisk, page: PageId, change: impl FnOnce(&mut [u8])) -> SimDisk {
+pub fn forge(rest: &SimDisk, page: PageId, change: impl FnOnce(&mut [u8])) -> SimDisk {
     let disk = rest.settled(4);
     let data = Path::new(DIR).join("data");
     let mut bytes = disk.file_bytes(&data).expect("it is there");
@@ -172,7 +172,7 @@ fn forge(rest: &SimDisk, page: PageId, change: impl FnOnce(&mut [u8])) -> SimDis
 }
 
 /// Where the page stores the number of a child.
-fn place_of(page: &[u8], child: PageId) -> usize {
+pub fn place_of(page: &[u8], child: PageId) -> usize {
     let bytes = child.0.to_le_bytes();
     let found = page[32..].windows(4).rposition(|window| window == bytes);
     found.expect("the branch leads to its child") + 32
@@ -223,36 +223,6 @@ fn pages_that_lead_to_one_another_are_found_under_valid_checksums() {
             let dropped = db.write(|tx| tx.drop_tree("t"));
             assert!(dropped.is_err(), "{context}: {dropped:?}");
         }
-    }
-}
-
-/// Freeing it would make a record that no recovery accepts.
-#[test]
-fn a_value_past_the_last_page_is_not_freed() {
-    let disk = SimDisk::new(1);
-    let db = quiet(&disk).checkpoint_on_close(true).open(DIR).expect("a new database opens");
-    let mut model = new_model();
-    commit(&db, &mut model, &[insert("t", "k", &[7; 3500])]);
-    let run = runs(&db)[0];
-    let leads = |id: &PageId| {
-        let dump = db.page(*id).expect("a page");
-        let number = run.0.to_le_bytes();
-        dump.kind == "leaf" && dump.bytes[32..].windows(4).any(|window| window == number)
-    };
-    let leaf = (18..400).map(PageId).find(leads).expect("a leaf leads to the value");
-    db.close().expect("closing");
-    let rest = disk.settled(2);
-    for past in [u32::MAX, u32::MAX - 1, 1 << 31] {
-        let disk = forge(&rest, leaf, |page| {
-            let at = place_of(page, run);
-            page[at..at + 4].copy_from_slice(&past.to_le_bytes());
-        });
-        let db = quiet(&disk).open(DIR).expect("it opens");
-        let removed = harness::write(&db, &[remove("t", "k")]);
-        assert!(matches!(removed, Err(Error::Corrupt { .. })), "{past}: {removed:?}");
-        harness::write(&db, &[insert("other", "k", b"v")]).expect("other trees go on");
-        drop(db);
-        quiet(&disk.restart()).open(DIR).expect("it opens again");
     }
 }
 
@@ -336,7 +306,7 @@ fn a_newest_segment_without_records_is_no_damage() {
 }
 
 /// The first pages of all runs.
-fn runs(db: &Database) -> Vec<PageId> {
+pub fn runs(db: &Database) -> Vec<PageId> {
     let pages = (2..400).filter_map(|id| db.page(PageId(id)).ok());
     pages.filter(|dump| dump.kind == "overflow" && dump.damage.is_none()).map(|d| d.page).collect()
 }

@@ -25,8 +25,8 @@ use treepie_testkit::{
 use crate::{
     batches::LONG,
     harness::{self, DIR, apply, for_seeds, insert, new_model, seeds, verify},
-    planted::{Ruled, SlowJournal},
     power_cuts::{Recorded, cut_everywhere, options_of},
+    ruled_disk::{Ruled, SlowJournal},
 };
 
 /// Threads that write at a time.
@@ -194,17 +194,17 @@ fn acknowledged_commits_of_a_deep_pipeline_survive_a_power_cut_at_every_operatio
 
 #[test]
 fn writes_that_wait_for_others_survive_a_power_cut_at_every_operation() {
-    cut_all(1100, 10, GROUP, "waiting writes", 1);
+    cut_all(1100, 10, GROUP, "waiting writes", 3_000);
 }
 
 #[test]
 fn buffered_writes_survive_a_power_cut_up_to_one_of_them_at_least_to_the_last_sync() {
-    cut_all(1200, 10, Durability::Buffered, "buffered writes", 1);
+    cut_all(1200, 10, Durability::Buffered, "buffered writes", 3_000);
 }
 
 #[test]
 fn writes_in_memory_survive_a_power_cut_up_to_one_of_them_at_least_to_the_last_sync() {
-    cut_all(1300, 10, Durability::Memory, "writes in memory", 1);
+    cut_all(1300, 10, Durability::Memory, "writes in memory", 3_000);
 }
 
 /// A bug that was put in must be found, and the same seed without it must pass.

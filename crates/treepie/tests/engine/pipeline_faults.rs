@@ -10,7 +10,7 @@ use treepie_testkit::{Call, Fault, Rng, SimDisk, mix};
 use crate::{
     batches::{Caller, LONG, together, until_stats},
     harness::{self, DIR, for_seeds, seeds},
-    planted::{GatedJournal, Ruled},
+    ruled_disk::{GatedJournal, Ruled},
 };
 
 /// Each closure is a record of its own, and syncs wait until they are let go.

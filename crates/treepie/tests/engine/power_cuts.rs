@@ -13,7 +13,7 @@ use treepie_testkit::{
 
 use crate::{
     harness::{self, DIR, difference, for_seeds, new_model, seeds, verify},
-    planted::{LateData, Ruled},
+    ruled_disk::{LateData, Ruled},
 };
 
 /// A workload that was run once, and what every image of it is compared with.
