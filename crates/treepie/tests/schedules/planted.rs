@@ -20,7 +20,7 @@ fn a_merger_that_is_not_woken_is_found() {
 #[test]
 fn sleepers_that_are_woken_before_their_flag_is_set_are_found() {
     prepare();
-    expect_found(Planted::WokenBeforeSet, 2_000, "deadlock", writers);
+    expect_found(Planted::WokenBeforeSet, 40_000, "deadlock", writers);
 }
 
 #[test]
