@@ -28,7 +28,7 @@ use crate::{
     format::meta::Meta,
     ids::{Lsn, PageId},
     pager::{in_place::Pinned, readers::ReaderSlot, store::GROW},
-    sync::{Mutex, Planted, is_planted},
+    sync::{Mutex, Planted, is_planted, thread},
     txn::{
         core::{CommitPoint, Core},
         signals::Ask,
@@ -46,6 +46,10 @@ const WRITE_LEN_MAX: usize = 2 << 20;
 const CUT_BATCH: usize = 64;
 /// Pages that are written with one bound: what writers supersede meanwhile stays in memory.
 const SLICE_OF_PASS: usize = 2048;
+
+/// Looks for the oldest reader while one is being registered: that takes it an instant, unless its
+/// thread is stopped in the middle.
+const LOOKS_MAX: u32 = 10_000;
 
 /// What the checkpoint keeps from pass to pass.
 #[derive(Debug, Default)]
@@ -79,7 +83,10 @@ impl Checkpointer {
         {
             core.pipeline.sync(core)?;
         }
-        let mut reader = Some(add_oldest_reader(core)?);
+        let mut reader = add_oldest_reader(core)?;
+        if reader.is_none() {
+            return Ok((None, 0));
+        }
         let mut pages = core.pager.directory.change(&core.pager.registry).take_dirty(count_max);
         pages.sort_unstable();
         let (mut looked_to, mut written) = (Some(Lsn(u64::MAX)), 0);
@@ -88,10 +95,11 @@ impl Checkpointer {
         loop {
             let (slice, after) = rest.split_at(rest.len().min(SLICE_OF_PASS));
             let slice_reader = match reader.take() {
-                Some(reader) => Ok(reader),
+                Some(reader) => Ok(Some(reader)),
                 None => add_oldest_reader(core),
             };
             let result = slice_reader.and_then(|reader| {
+                let Some(reader) = reader else { return Ok(None) };
                 let result = self.write_slice_of_pass(core, &reader, slice);
                 core.pager.registry.remove(&reader);
                 result
@@ -378,10 +386,19 @@ impl Run<'_> {
     }
 }
 
-fn add_oldest_reader(core: &Core) -> Result<ReaderSlot> {
+/// Nothing if a reader that is being registered does not come to its end.
+fn add_oldest_reader(core: &Core) -> Result<Option<ReaderSlot>> {
     let now = core.disk.now_us();
-    let change = core.pager.directory.change(&core.pager.registry);
-    change.add_oldest_reader(now, std::panic::Location::caller())
+    for _ in 0..LOOKS_MAX {
+        let change = core.pager.directory.change(&core.pager.registry);
+        let reader = change.add_oldest_reader(now, std::panic::Location::caller())?;
+        if reader.is_some() {
+            return Ok(reader);
+        }
+        drop(change);
+        thread::yield_now();
+    }
+    Ok(None)
 }
 
 /// What is to be written of some pages: until it is, no transaction changes it.

@@ -16,7 +16,7 @@ pub struct Allowed {
 }
 
 /// The most that all files together may hold.
-const TOTAL_MAX: usize = 72;
+const TOTAL_MAX: usize = 74;
 
 /// The document that has the list, between these two lines.
 pub const DOCUMENT: &str = "docs/testing.md";
@@ -77,7 +77,7 @@ pub const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         path: "crates/treepie/src/pager/version.rs",
-        count_max: 3,
+        count_max: 5,
         reason: "versions that readers reach without a lock",
     },
     Allowed {

@@ -38,6 +38,9 @@ fn checkpoint_vouches_only_for_what_its_own_pass_has_written() {
     let db = options().open(&path).expect("a new database opens");
     let older = insert(&db, "first", &[1; 900]);
     let newest = insert(&db, "second", &[2; 900]);
+    // What the older commit showed goes, as with any commit that follows.
+    let pager = &db.shared.core.pager;
+    pager.directory.change(&pager.registry).finish(&pager.pool, false);
     // The bound is the first scan, the pass's own registration the second.
     db.shared.core.pager.registry.stop_reader(older, 1);
     let checkpointed = db.checkpoint().expect("a checkpoint");
@@ -52,7 +55,7 @@ fn checkpoint_vouches_only_for_what_its_own_pass_has_written() {
         assert_eq!(tree.get("key").expect("a look-up"), Some(&value[..]));
     }
     assert!(copy.check().expect("a check").is_clean());
-    assert_eq!(checkpointed, older, "the pass stopped there");
+    assert!(checkpointed < older, "the pass waited for the reader, and gave up");
 
     db.shared.core.pager.registry.release_reader();
     assert_eq!(db.checkpoint().expect("a checkpoint"), newest);

@@ -117,7 +117,7 @@ impl<'a> PageMut<'a> {
     #[inline]
     fn note(&mut self, offset: usize, len: usize) {
         if let Some(saving) = &mut self.saving {
-            saving.saved.keep(self.bytes, self.changed, offset, len);
+            saving.keep(self.bytes, self.changed, offset, len);
         }
         self.changed.note(offset, len);
     }

@@ -85,9 +85,9 @@ impl Chains {
         saved
     }
 
-    /// Takes back what a version owned.
+    /// Takes back what a version or a transaction owned, and counts it no more.
     pub(super) fn free_saved(&mut self, saved: NonNull<Saved>, pool: &Pool) {
-        // SAFETY: the version that owned it is in no chain any more.
+        // SAFETY: its owner gives it up: a version in no chain any more, or a transaction.
         pool.remove_saved(unsafe { saved.as_ref() }.memory_len());
         self.keep_saved(saved);
     }
@@ -99,7 +99,7 @@ impl Chains {
     }
 
     /// Takes back what nobody looks at any more, to be used again.
-    pub(super) fn keep_saved(&mut self, mut saved: NonNull<Saved>) {
+    fn keep_saved(&mut self, mut saved: NonNull<Saved>) {
         // SAFETY: it was made by `new_saved`, and is given back by its only owner.
         let capacity = unsafe { saved.as_mut() }.clear();
         if self.saved_free_len + capacity <= SAVED_KEPT_LEN {

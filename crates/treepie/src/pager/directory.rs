@@ -161,7 +161,8 @@ pub struct Change<'a> {
 
 impl Change<'_> {
     /// Registers a reader of the oldest LSN that is read now, and returns it: every version that is
-    /// an answer there is still in its chain, and stays until the reader is removed.
+    /// an answer there is still in its chain, and stays until the reader is removed. Nothing while a
+    /// reader is being registered that may be older, or may not stay where it is.
     ///
     /// # Errors
     /// [`Error::Bound`](crate::Error::Bound) when all slots are taken.
@@ -169,13 +170,13 @@ impl Change<'_> {
         &self,
         now_us: u64,
         location: &'static std::panic::Location<'static>,
-    ) -> crate::Result<ReaderSlot> {
+    ) -> crate::Result<Option<ReaderSlot>> {
         let oldest = if is_planted(Planted::PastOldestReader) {
-            self.registry.visible()
+            Some(self.registry.visible())
         } else {
-            self.registry.oldest()
+            self.registry.oldest_settled()
         };
-        self.registry.add_at(oldest, now_us, location)
+        oldest.map(|lsn| self.registry.add_at(lsn, now_us, location)).transpose()
     }
 
     /// As [`push`](Change::push), or [`retake`](Change::retake) for what was changed in place.
@@ -300,7 +301,7 @@ impl Change<'_> {
     /// Ends the change: what was superseded by what is visible now is taken out; what was taken out,
     /// and is no reader's answer, goes back to the pool. What old readers hold is looked at again when any of them has ended, at once if `thorough`.
     pub fn finish(mut self, pool: &Pool, thorough: bool) {
-        self.prune_superseded();
+        self.prune_superseded(pool);
         let registry = self.registry;
         let chains = &mut *self.chains;
         if !chains.limbo.is_empty() {
@@ -444,10 +445,10 @@ mod tests {
 
     /// Changes page 0 in place and leaves it to the caller what becomes of it.
     fn change_in_place(world: &World, lsn: u64) -> Taken {
-        let taken = world.directory.take_over(&world.registry, PageId(0), PAGE_SIZE);
+        let taken = world.directory.take_over(&world.registry, &world.pool, PageId(0), PAGE_SIZE);
         let mut taken = taken.expect("nobody looks at it");
         let mut changed = ChangedBlocks::new();
-        let (bytes, saving) = taken.change(world.directory.turn());
+        let (bytes, saving) = taken.change(world.directory.turn(), &world.pool);
         let mut page = PageMut::in_place(bytes, &mut changed, saving);
         page.range_mut(lsn as usize * 100, 100).fill(lsn as u8);
         drop(page);
@@ -494,11 +495,13 @@ mod tests {
         let reader = world.registry.add(0, Location::caller()).expect("a slot is free");
         assert_eq!(marks(&world, &reader), [0, 0, 0]);
         let mut change = world.directory.change(&world.registry);
-        change.give_back(taken);
+        change.give_back(taken, &world.pool);
         change.finish(&world.pool, false);
         assert_eq!(marks(&world, &reader), [0, 0, 0]);
         // It may look at the page at any time: from then on the page is copied.
-        assert!(world.directory.take_over(&world.registry, PageId(0), PAGE_SIZE).is_none());
+        assert!(
+            world.directory.take_over(&world.registry, &world.pool, PageId(0), PAGE_SIZE).is_none()
+        );
         world.registry.remove(&reader);
     }
 
@@ -521,6 +524,44 @@ mod tests {
         world.directory.change(&world.registry).finish(&world.pool, true);
         assert_eq!(world.directory.change(&world.registry).version_count(), 1);
         assert_eq!(world.pool.memory_used(), PAGE_SIZE);
+    }
+
+    #[test]
+    fn changes_in_place_behind_a_reader_that_does_not_look_leave_few_versions() {
+        let world = world_with_a_version();
+        seal(&world, change_in_place(&world, 2), 2);
+        let idle = world.registry.add(0, Location::caller()).expect("a slot is free");
+        world.registry.publish(Lsn(2));
+        for lsn in 3..500 {
+            seal(&world, change_in_place(&world, 1 + lsn % 20), lsn);
+            world.registry.publish(Lsn(lsn));
+        }
+        let count = world.directory.change(&world.registry).version_count();
+        assert!(count <= 3, "{count} versions for one reader");
+        assert_eq!(marks(&world, &idle), [0, 0, 0]);
+        assert!(world.pool.memory_used() <= 4 * PAGE_SIZE, "{} bytes", world.pool.memory_used());
+        world.registry.remove(&idle);
+    }
+
+    #[test]
+    fn a_reader_is_not_refused_when_memory_is_used_up() {
+        let world = World::new(1, 1 << 20);
+        push(&world, 1);
+        let taken = change_in_place(&world, 2);
+        let mut frames = Vec::new();
+        while let Ok(frame) = world.pool.page() {
+            frames.push(frame);
+        }
+        let reader = world.registry.add(0, Location::caller()).expect("a slot is free");
+        assert_eq!(marks(&world, &reader), [0, 0, 0]);
+        world.registry.remove(&reader);
+        seal(&world, taken, 2);
+        world.registry.publish(Lsn(2));
+        // Without memory for what changes, nothing is changed in place.
+        let pool = &world.pool;
+        assert!(world.directory.take_over(&world.registry, pool, PageId(0), PAGE_SIZE).is_none());
+        frames.into_iter().for_each(|frame| pool.release(frame));
+        assert!(world.directory.take_over(&world.registry, pool, PageId(0), PAGE_SIZE).is_some());
     }
 
     #[test]

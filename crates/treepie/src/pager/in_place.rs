@@ -43,6 +43,7 @@ use super::{
     directory::{Change, Directory, FOREVER, Found},
     pool::{Frame, Pool},
     readers::Registry,
+    saved::Saved,
     taken::Taken,
     version::{Node, answer, fill, lsn_of, node_at, node_ref},
 };
@@ -55,10 +56,18 @@ impl Directory {
     }
 
     /// Takes the newest version of a page over, if there is one of `len` bytes that nobody can be
-    /// looking at. The caller is the writer.
-    pub fn take_over(&self, registry: &Registry, page: PageId, len: usize) -> Option<Taken> {
+    /// looking at, and memory for what changes may be had. The caller is the writer.
+    pub fn take_over(
+        &self,
+        registry: &Registry,
+        pool: &Pool,
+        page: PageId,
+        len: usize,
+    ) -> Option<Taken> {
         let slot = self.slot(page)?;
-        if lsn_of(NonNull::new(slot.load(Relaxed))?) <= registry.latest() {
+        if lsn_of(NonNull::new(slot.load(Relaxed))?) <= registry.latest()
+            || pool.memory_used() + len > pool.limits().memory_max
+        {
             return None;
         }
         let mut chains = self.chains.lock();
@@ -87,6 +96,7 @@ impl Directory {
         fill(node_at(front), page, FOREVER, Some(frame), before.as_ptr());
         slot.store(front.as_ptr(), Release);
         chains.version_count += 1;
+        pool.add_saved(Saved::default().memory_len());
         Some(Taken { page, front, before, data, len, saved })
     }
 
@@ -94,10 +104,10 @@ impl Directory {
     /// as in `find`.
     ///
     /// # Errors
-    /// Those of [`Pool::page`].
+    /// [`Error::Io`](crate::Error::Io) when the system has no memory.
     #[cold]
     pub fn restore<'a>(&self, page: PageId, lsn: Lsn, pool: &Pool) -> Result<Found<'a>> {
-        let mut spare = Some(pool.page()?);
+        let mut spare = Some(pool.page_for_reader()?);
         let chains = self.chains.lock();
         let found = self.walk_back(page, lsn, |node, source, hidden| {
             let mut frame = spare.take().expect("one version is made");
@@ -206,9 +216,8 @@ impl Change<'_> {
         if taken.is_linked() {
             let before = node_at(taken.before);
             before.owns_saved.store(true, Relaxed);
-            pool.add_saved(taken.saved().memory_len());
         } else {
-            self.chains.keep_saved(taken.saved);
+            self.chains.free_saved(taken.saved, pool);
         }
         self.supersede(taken.page, lsn);
     }
@@ -217,7 +226,7 @@ impl Change<'_> {
     ///
     /// # Panics
     /// If another version came in front of it.
-    pub fn give_back(&mut self, taken: Taken) {
+    pub fn give_back(&mut self, taken: Taken, pool: &Pool) {
         let slot = self.directory.slot(taken.page).expect("its chain holds the page");
         assert_eq!(slot.load(Relaxed), taken.front.as_ptr(), "page {} was taken", taken.page);
         let front = node_at(taken.front);
@@ -231,7 +240,7 @@ impl Change<'_> {
             }
             before.saved.store(null_mut(), Relaxed);
         }
-        self.chains.keep_saved(taken.saved);
+        self.chains.free_saved(taken.saved, pool);
         slot.store(front.next.load(Relaxed), Release);
         if slot.load(Relaxed).is_null() {
             self.chain_ends(taken.page);

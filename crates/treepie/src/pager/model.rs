@@ -7,9 +7,12 @@ use crate::{
     disk::RealDisk,
     format::blocks::ChangedBlocks,
     ids::{Lsn, PageId},
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{Acquire, Release},
+    sync::{
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+        thread,
     },
 };
 
@@ -78,7 +81,7 @@ impl World {
             let mut change = self.directory.change(&self.registry);
             for version in versions {
                 match version {
-                    NewVersion::Taken(taken) => change.give_back(taken),
+                    NewVersion::Taken(taken) => change.give_back(taken, &self.pool),
                     NewVersion::Frame(frame) => self.pool.release(frame),
                     NewVersion::Free => {}
                 }
@@ -101,10 +104,12 @@ impl World {
                 bytes.copy_from_slice(&(lsn << 8 | u64::from(page)).to_le_bytes());
             }
         };
-        if let Some(mut taken) = self.directory.take_over(&self.registry, PageId(page), PAGE_SIZE) {
+        if let Some(mut taken) =
+            self.directory.take_over(&self.registry, &self.pool, PageId(page), PAGE_SIZE)
+        {
             self.in_place.fetch_add(1, Release);
             let mut changed = ChangedBlocks::new();
-            let (bytes, saving) = taken.change(self.directory.turn());
+            let (bytes, saving) = taken.change(self.directory.turn(), &self.pool);
             fill(PageMut::in_place(bytes, &mut changed, saving).range_mut(0, PAGE_SIZE));
             return NewVersion::Taken(taken);
         }
@@ -115,9 +120,15 @@ impl World {
 
     /// Writes what the oldest reader sees to the file, as the checkpoint does.
     pub fn write_early(&self) {
-        let change = self.directory.change(&self.registry);
-        let reader = change.add_oldest_reader(0, Location::caller()).expect("a slot is free");
-        drop(change);
+        let reader = loop {
+            let change = self.directory.change(&self.registry);
+            let reader = change.add_oldest_reader(0, Location::caller());
+            if let Some(reader) = reader.expect("a slot is free") {
+                break reader;
+            }
+            drop(change);
+            thread::yield_now();
+        };
         let pages = self.directory.change(&self.registry).take_dirty(usize::MAX);
         for page in pages {
             let pinned = self.directory.change(&self.registry).pin(page, reader.lsn());

@@ -196,6 +196,11 @@ impl Pool {
         self.memory_used.fetch_add(len, Ordering::Relaxed);
     }
 
+    /// What is counted as handed out from memory.
+    pub(super) fn used(&self) -> &AtomicUsize {
+        &self.memory_used
+    }
+
     /// Counts that no more.
     pub(super) fn remove_saved(&self, len: usize) {
         self.memory_used.fetch_sub(len, Ordering::Relaxed);
@@ -230,6 +235,26 @@ impl Pool {
             }
         }
         self.scratch_page(&mut shelves)
+    }
+
+    /// As [`Pool::page`], beyond the bounds where they are reached: readers are never refused. There
+    /// are at most as many such frames as pages that transactions change under them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system has no memory.
+    pub fn page_for_reader(&self) -> Result<Frame> {
+        if let Ok(frame) = self.page() {
+            return Ok(frame);
+        }
+        let mut shelves = self.shelves.lock();
+        if shelves.free.is_empty() {
+            let slab = self.map_slab()?;
+            self.add_slab(&mut shelves, slab);
+        }
+        let data = shelves.free.pop().expect("a slab holds pages");
+        self.shelf_len.fetch_sub(self.page_size, Ordering::Relaxed);
+        self.memory_used.fetch_add(self.page_size, Ordering::Relaxed);
+        Ok(Frame { data, len: self.page_size, origin: Origin::Slab })
     }
 
     /// Whether [`Pool::prepare`] has something to do: few pages are on the shelf, and the bound

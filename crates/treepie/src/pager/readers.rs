@@ -248,6 +248,20 @@ impl Registry {
         Lsn(self.lsns().map(|lsn| lsn.0).min().map_or(visible, |lsn| lsn.min(visible)))
     }
 
+    /// The same, for whoever wants to read there: all versions that are answers at that LSN are still
+    /// in their chains, if the lock of the directory is held. Nothing while the oldest reader is below
+    /// the visible LSN and still being registered: it may have to look again, and what it would have
+    /// seen may be gone.
+    pub fn oldest_settled(&self) -> Option<Lsn> {
+        #[cfg(test)]
+        self.show_stopped_reader();
+        let Readers { visible, entries } = self.readers();
+        match entries.first() {
+            Some(reader) if reader.lsn < visible => (reader.epoch > 0).then_some(reader.lsn),
+            _ => Some(visible),
+        }
+    }
+
     fn lsns(&self) -> impl Iterator<Item = Lsn> + '_ {
         self.slots[..self.used.load(SeqCst)].iter().filter_map(|slot| {
             let state = slot.state.load(SeqCst);
@@ -303,6 +317,7 @@ impl Registry {
         if let Stopped::BeforeItShows { lsn, scans } = &mut *stopped {
             if *scans == 0 {
                 let slot = self.add_at(*lsn, 0, Location::caller()).expect("a slot is free");
+                self.slots[slot.index].epoch.store(0, SeqCst);
                 *stopped = Stopped::Showing(slot);
             } else {
                 *scans -= 1;

@@ -1,5 +1,7 @@
 //! What a page held before it was changed in place: the blocks that changed, as they were.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use crate::{
     format::blocks::{BLOCK_SIZE, ChangedBlocks},
     sync::LeafMutexGuard,
@@ -7,6 +9,9 @@ use crate::{
 
 /// Bytes that there is room for at first.
 const FIRST_LEN: usize = 512;
+const RUN_SIZE: usize = size_of::<(u16, u16)>();
+/// What saving the first block takes, with the version's place in its chain.
+const BASE_LEN: usize = FIRST_LEN + 256;
 
 /// Blocks of one page, each as it was before its first change.
 #[derive(Debug, Default)]
@@ -28,8 +33,31 @@ impl Saved {
         }
         for (first, count) in changed.missing(offset, len) {
             let start = first * BLOCK_SIZE;
-            self.bytes.extend_from_slice(&page[start..start + count * BLOCK_SIZE]);
-            self.runs.push((first as u16, count as u16));
+            self.push(first, count, &page[start..start + count * BLOCK_SIZE]);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, first: usize, count: usize, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.runs.push((first as u16, count as u16));
+    }
+
+    /// Takes over what `newer`, the version in front, has saved and this one has not: both together
+    /// are what this one differs by from what is in front of `newer`.
+    pub fn absorb(&mut self, newer: &Saved) {
+        let mut own = ChangedBlocks::new();
+        for &(first, count) in &self.runs {
+            own.note(usize::from(first) * BLOCK_SIZE, usize::from(count) * BLOCK_SIZE);
+        }
+        let mut at = 0;
+        for &(first, count) in &newer.runs {
+            let (start, len) = (usize::from(first) * BLOCK_SIZE, usize::from(count) * BLOCK_SIZE);
+            for (block, count) in own.missing(start, len) {
+                let from = at + block * BLOCK_SIZE - start;
+                self.push(block, count, &newer.bytes[from..from + count * BLOCK_SIZE]);
+            }
+            at += len;
         }
     }
 
@@ -43,9 +71,9 @@ impl Saved {
         }
     }
 
-    /// Bytes of memory that it takes, as it is accounted for.
+    /// Bytes of memory that it takes, as it is accounted for: they follow from what is saved alone.
     pub fn memory_len(&self) -> usize {
-        self.bytes.len()
+        BASE_LEN + self.bytes.len().saturating_sub(FIRST_LEN) + self.runs.len() * RUN_SIZE
     }
 
     /// Forgets what it holds, and keeps its memory: so many bytes.
@@ -57,7 +85,7 @@ impl Saved {
 
     /// Bytes of memory that it has room in.
     pub fn capacity(&self) -> usize {
-        size_of::<Saved>() + self.bytes.capacity() + self.runs.capacity() * size_of::<(u16, u16)>()
+        size_of::<Saved>() + self.bytes.capacity() + self.runs.capacity() * RUN_SIZE
     }
 }
 
@@ -66,9 +94,24 @@ impl Saved {
 #[derive(Debug)]
 pub struct Saving<'a> {
     /// Where it is saved.
-    pub saved: &'a mut Saved,
+    pub(super) saved: &'a mut Saved,
+    /// Memory that is in use, which what is saved counts in.
+    pub(super) used: &'a AtomicUsize,
     /// The turn of whoever changes pages in place.
     pub(super) _turn: LeafMutexGuard<'a, ()>,
+}
+
+impl Saving<'_> {
+    /// As [`Saved::keep`], and counts what it takes.
+    #[inline]
+    pub fn keep(&mut self, page: &[u8], changed: &ChangedBlocks, offset: usize, len: usize) {
+        let before = self.saved.memory_len();
+        self.saved.keep(page, changed, offset, len);
+        let grown = self.saved.memory_len() - before;
+        if grown > 0 {
+            self.used.fetch_add(grown, Relaxed);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +131,25 @@ mod tests {
         assert_ne!(page, before);
         saved.apply(&mut page);
         assert_eq!(page, before);
+    }
+
+    #[test]
+    fn what_two_versions_saved_is_one_when_the_newer_one_goes() {
+        let first: Vec<u8> = (0..4096_u32).map(|index| (index % 251) as u8).collect();
+        let mut page = first.clone();
+        let mut change = |byte: u8, ranges: &[(usize, usize)]| {
+            let (mut changed, mut saved) = (ChangedBlocks::new(), Saved::default());
+            for &(offset, len) in ranges {
+                saved.keep(&page, &changed, offset, len);
+                changed.note(offset, len);
+                page[offset..offset + len].fill(byte);
+            }
+            saved
+        };
+        let mut older = change(1, &[(100, 300), (2000, 16)]);
+        let newer = change(2, &[(0, 200), (350, 900), (2000, 1), (3000, 40)]);
+        older.absorb(&newer);
+        older.apply(&mut page);
+        assert_eq!(page, first);
     }
 }

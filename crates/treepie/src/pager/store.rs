@@ -281,7 +281,7 @@ impl Pager {
     /// Undoes changes in place.
     pub fn give_back(&self, pages: impl IntoIterator<Item = Taken>) {
         let mut change = self.directory.change(&self.registry);
-        pages.into_iter().for_each(|taken| change.give_back(taken));
+        pages.into_iter().for_each(|taken| change.give_back(taken, &self.pool));
         change.finish(&self.pool, false);
     }
 

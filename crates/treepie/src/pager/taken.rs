@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    pool::Frame,
+    pool::{Frame, Pool},
     saved::{Saved, Saving},
     version::{Node, node_at},
 };
@@ -63,12 +63,16 @@ impl Taken {
 
     /// The bytes to be changed, and what has to be told of it, in the caller's turn.
     #[inline]
-    pub fn change<'a>(&'a mut self, turn: LeafMutexGuard<'a, ()>) -> (&'a mut [u8], Saving<'a>) {
+    pub fn change<'a>(
+        &'a mut self,
+        turn: LeafMutexGuard<'a, ()>,
+        pool: &'a Pool,
+    ) -> (&'a mut [u8], Saving<'a>) {
         // SAFETY: as in `bytes`; whoever makes an older version anew waits for the turn.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) };
         // SAFETY: as in `saved`, and for the same reason exclusive.
         let saved = unsafe { self.saved.as_mut() };
-        (bytes, Saving { saved, _turn: turn })
+        (bytes, Saving { saved, used: pool.used(), _turn: turn })
     }
 }
 

@@ -86,6 +86,22 @@ impl Node {
         self.data.store(frame.data.as_ptr(), Release);
     }
 
+    /// Makes what it has saved its difference to what is in front of `newer`, which is hidden as well
+    /// and goes. Both are sealed, and the caller has the lock of the chains.
+    pub(super) fn absorb(&self, newer: &Node, pool: &Pool) {
+        let [own, other] = [self, newer].map(|node| {
+            assert!(node.owns_saved.load(Relaxed), "a transaction holds what was saved");
+            NonNull::new(node.saved.load(Relaxed)).expect("a hidden version has saved")
+        });
+        let mut own = own;
+        // SAFETY: a sealed version owns what it saved, and only holders of the lock look at it.
+        let own = unsafe { own.as_mut() };
+        let before = own.memory_len();
+        // SAFETY: the same of the other one, which is not this one.
+        own.absorb(unsafe { other.as_ref() });
+        pool.add_saved(own.memory_len() - before);
+    }
+
     /// Where its bytes are.
     pub(super) fn data(&self) -> Option<NonNull<u8>> {
         NonNull::new(self.data.load(Relaxed))

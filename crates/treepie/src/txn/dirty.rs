@@ -17,7 +17,7 @@ use crate::{
     ids::PageId,
     pager::{
         access::PageMut,
-        directory::{Directory, NewVersion},
+        directory::NewVersion,
         pool::{Frame, Pool},
         store::Pager,
         taken::Taken,
@@ -77,11 +77,11 @@ impl Body {
 impl DirtyPage {
     /// The page, to be changed.
     #[inline]
-    pub fn edit<'a>(&'a mut self, directory: &'a Directory) -> PageMut<'a> {
+    pub fn edit<'a>(&'a mut self, pager: &'a Pager) -> PageMut<'a> {
         match &mut self.body {
             Body::Own(frame) => PageMut::new(frame.bytes_mut(), &mut self.changed),
             Body::Taken(taken) => {
-                let (bytes, saving) = taken.change(directory.turn());
+                let (bytes, saving) = taken.change(pager.directory.turn(), &pager.pool);
                 PageMut::in_place(bytes, &mut self.changed, saving)
             }
         }
@@ -397,12 +397,15 @@ mod tests {
     fn put(dirty: &mut DirtyPages, pager: &Pager, id: u32, byte: u8) {
         let id = PageId(id);
         if dirty.get_mut(id, &pager.pool).expect("memory").is_none() {
-            let taken = pager.directory.take_over(&pager.registry, id, PAGE_SIZE).map(Body::Taken);
+            let taken = pager
+                .directory
+                .take_over(&pager.registry, &pager.pool, id, PAGE_SIZE)
+                .map(Body::Taken);
             let body = taken.unwrap_or_else(|| Body::Own(pager.pool.page().expect("memory")));
             dirty.insert(id, body, false);
         }
         let page = dirty.get_mut(id, &pager.pool).expect("memory").expect("it was just put there");
-        page.edit(&pager.directory).range_mut(0, PAGE_SIZE).fill(byte);
+        page.edit(pager).range_mut(0, PAGE_SIZE).fill(byte);
     }
 
     fn bytes(dirty: &DirtyPages) -> Vec<(u32, u8)> {

@@ -176,7 +176,7 @@ impl TxnPages {
     /// them, or a copy.
     fn first_touch(&self, id: PageId) -> Result<Body> {
         let Pager { directory, registry, pool, .. } = &*self.pager;
-        if let Some(taken) = directory.take_over(registry, id, self.pager.page_size()) {
+        if let Some(taken) = directory.take_over(registry, pool, id, self.pager.page_size()) {
             return Ok(Body::Taken(taken));
         }
         let old = self.pager.page(id, self.base)?;
@@ -367,7 +367,7 @@ fn stamp(
     dirty: &mut DirtyPage,
     old: &mut [u8],
 ) -> Result<()> {
-    let mut page = dirty.edit(&pager.directory);
+    let mut page = dirty.edit(pager);
     let stamp = if is_planted(Planted::WrongPageLsn) { lsn.next() } else { lsn };
     page::set_lsn(page.range_mut(0, page::PAGE_HEADER_SIZE / 2), stamp);
     drop(page);
@@ -381,7 +381,7 @@ fn stamp(
             checksum_after(dirty, old)
         }
     };
-    page::set_checksum(dirty.edit(&pager.directory).range_mut(0, 4), checksum);
+    page::set_checksum(dirty.edit(pager).range_mut(0, 4), checksum);
     Ok(())
 }
 
@@ -440,7 +440,7 @@ impl PageWrite for TxnPages {
             let body = self.first_touch(id)?;
             self.dirty.insert(id, body, false)
         };
-        Ok(page.edit(&self.pager.directory))
+        Ok(page.edit(&self.pager))
     }
 
     fn allocate(&mut self, kind: PageKind, level: u8, tree: TreeId) -> Result<PageId> {

@@ -32,7 +32,7 @@ planted! {
     a_merger_that_is_not_woken_is_found:
         SilentJoin, 2_000, "deadlock", submit;
     sleepers_that_are_woken_before_their_flag_is_set_are_found:
-        WokenBeforeSet, 2_000, "deadlock", writers;
+        WokenBeforeSet, 40_000, "deadlock", writers;
     a_stale_look_at_who_waits_is_found:
         StaleLook, 5_000, "deadlock", submit;
     a_commit_that_readers_see_before_it_is_synced_is_found:
