@@ -1,10 +1,15 @@
 //! What hostile files cost in memory: at most 64 MiB and twice their length, whatever they claim.
 //! One test alone, because the allocator counts for the whole process.
 
-use std::{fs, ops::ControlFlow, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+};
 
 use tempfile::TempDir;
-use treepie::{Database, Options};
+use treepie::Options;
 use treepie_testkit::{
     hostile::{
         Target,
@@ -180,6 +185,25 @@ fn runs_in_sparse_space() -> Files {
     files
 }
 
+/// The same, with right first pages for the runs that lie inside the file: only their checksums are
+/// wrong.
+fn runs_that_begin_in_sparse_space() -> Files {
+    let files = runs_in_sparse_space();
+    let data = fs::File::options().read(true).write(true).open(files.dir.path().join("data"));
+    let data = data.expect("the data file");
+    let (tree, _) = tree("numbers");
+    for leaf in 0..3_u64 {
+        let number = 19 + leaf * 17;
+        let mut page = vec![0; PAGE_SIZE];
+        put(&mut page, 4, &(number as u32).to_le_bytes());
+        put(&mut page, 16, &[3]);
+        put(&mut page, 20, &tree.to_le_bytes());
+        put(&mut page, 24, &(1_u64 << 30).to_le_bytes());
+        data.write_all_at(&page, number * PAGE_SIZE as u64).expect("a page");
+    }
+    files
+}
+
 /// A field of both meta pages at its highest.
 fn highest_meta(offset: usize, value: &[u8]) -> Files {
     let files = Files::new(&template::all()[0]);
@@ -200,6 +224,7 @@ fn hostile() -> Vec<(&'static str, Files)> {
         ("records to replay", Files::new(to_replay)),
         ("runs of a GiB in every entry", runs_everywhere(200)),
         ("runs of a GiB in sparse space", runs_in_sparse_space()),
+        ("runs that begin in sparse space", runs_that_begin_in_sparse_space()),
         ("the highest page count", highest_meta(76, &4_294_900_000_u32.to_le_bytes())),
     ];
     for (name, len) in [("a block of 30 MiB", 120 << 10), ("a block of 500 MiB", 2 << 20)] {
