@@ -13,6 +13,8 @@
 //!
 //! No lock of the database is held while it reads.
 
+#[cfg(test)]
+mod counted;
 mod damage;
 mod owner;
 mod pace;
