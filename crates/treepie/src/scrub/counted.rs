@@ -1,4 +1,4 @@
-//! The machine's files, and how many bytes were read of them from the medium.
+//! The machine's files, and how many bytes of data files were read from the medium.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Bytes that were read from the medium so far.
+    /// Bytes of data files that were read from the medium so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
@@ -37,6 +37,9 @@ impl Disk for Counted {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let file = RealDisk.open(path, mode)?;
+        if !path.ends_with("data") {
+            return Ok(file);
+        }
         Ok(Arc::new(CountedFile { file, bytes: Arc::clone(&self.bytes) }))
     }
 

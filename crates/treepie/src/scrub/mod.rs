@@ -8,6 +8,7 @@
 //! - `pages`: the data file, in slices. Each registers as a reader of its own, for the time of one
 //!   read, and verifies what that reader would see in the file. Therefore it never takes a page for
 //!   damaged that is being written, or that newer versions have replaced.
+//!   `view`: what a slice knows of its state.
 //! - `segments`: meta pages, and the journal's records up to the last one that was synced when it began.
 //! - `pace`: how fast it goes. `damage`: what was found. `owner`: whose page it is.
 //!
@@ -22,6 +23,7 @@ mod pages;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{
     ops::ControlFlow,
@@ -211,6 +213,11 @@ impl Pass<'_> {
         self.scrubber.found.add(&item);
         self.report.add(item);
         self.progress.damage_count = self.report.damage_count;
+    }
+
+    /// Whether to go on, in the middle of a slice.
+    fn ask(&mut self) -> Going {
+        (self.going)(&self.progress)
     }
 
     /// Notes that `done` bytes were gone over, of which `read` were read, and lets the time pass that
