@@ -42,6 +42,9 @@ use crate::{
 pub use self::damage::FoundDamage;
 use self::{damage::DamageList, pace::Pace, pages::PagePass};
 
+/// When a scrub that found all readers' slots taken tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// How far a scrub is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -182,14 +185,20 @@ impl Scrubber {
         interval: Duration,
         rate: u64,
     ) {
+        let mut pause = interval;
         while !self.is_stopping() {
-            self.wait(interval);
+            self.wait(pause);
+            pause = interval;
             let stop_when_told = &mut |_: &ScrubProgress| match self.is_stopping() {
                 true => Going::Break(()),
                 false => Going::Continue(()),
             };
             match self.pass(core, checkpointer, Some(rate), stop_when_told) {
-                Ok(_) | Err(Error::Bound { .. }) => {}
+                Ok(_) => {}
+                Err(error @ Error::Bound { .. }) => {
+                    pause = RETRY_AFTER.min(interval);
+                    tracing::warn!(%error, "a scrub found no place among the readers, and tries again");
+                }
                 Err(error) => tracing::warn!(%error, "a scrub could not go on"),
             }
         }
