@@ -214,7 +214,7 @@ impl<'a> Salvage<'a> {
                     claims,
                     tree: TreeId::CATALOG,
                     name: b"",
-                    cut_at: None,
+                    cut_at: self.cut_at,
                     lost: LostRanges::default(),
                     is_stopped: false,
                 };
