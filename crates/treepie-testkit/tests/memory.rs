@@ -1,10 +1,15 @@
 //! What hostile files cost in memory: at most 64 MiB and twice their length, whatever they claim.
 //! One test alone, because the allocator counts for the whole process.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+};
 
 use tempfile::TempDir;
-use treepie::{Database, Options};
+use treepie::Options;
 use treepie_testkit::{
     hostile::{
         Target,
@@ -50,24 +55,30 @@ impl Files {
     fn len(&self) -> usize {
         let folders = [self.dir.path().to_owned(), self.dir.path().join("journal")];
         let files = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("a folder"));
-        files
-            .map(|file| file.and_then(|file| file.metadata()).expect("a file").len() as usize)
-            .sum()
+        // What is sparse costs nothing, and may cost the reader nothing.
+        let stored = |file: fs::Metadata| file.len().min(file.blocks() * 512) as usize;
+        files.map(|file| stored(file.and_then(|file| file.metadata()).expect("a file"))).sum()
     }
 
-    fn open(&self) -> treepie::Result<Database> {
+    fn options(&self) -> Options {
         Options::new()
             .versions_memory(template::VERSIONS_MEMORY)
             .scratch_memory(template::SCRATCH_MEMORY)
             .background_threads(false)
             .checkpoint_on_close(false)
-            .open(self.dir.path())
     }
 }
 
-/// Opens, checks, reports and reads; none of it need succeed.
+/// Opens, checks, reports, reads and salvages; none of it need succeed.
 fn look(files: &Files) -> bool {
-    let Ok(db) = files.open() else { return false };
+    let opened = look_inside(files);
+    let saved = files.dir.path().join("saved");
+    let _ = files.options().salvage(files.dir.path(), saved, |_| ControlFlow::Continue(()));
+    opened
+}
+
+fn look_inside(files: &Files) -> bool {
+    let Ok(db) = files.options().open(files.dir.path()) else { return false };
     let _ = db.check();
     let _ = db.report();
     let _ = db.journal_records(treepie::ids::Lsn(0)).map(|records| records.take(1000).count());
@@ -166,6 +177,33 @@ fn runs_everywhere(leaves: usize) -> Files {
     files
 }
 
+/// The same, and the file goes on with nothing for longer than a run of a GiB.
+fn runs_in_sparse_space() -> Files {
+    let files = runs_everywhere(3);
+    let data = fs::File::options().write(true).open(files.dir.path().join("data"));
+    data.and_then(|data| data.set_len((1 << 30) + (1 << 20))).expect("a sparse file");
+    files
+}
+
+/// The same, with right first pages for the runs that lie inside the file: only their checksums are
+/// wrong.
+fn runs_that_begin_in_sparse_space() -> Files {
+    let files = runs_in_sparse_space();
+    let data = fs::File::options().read(true).write(true).open(files.dir.path().join("data"));
+    let data = data.expect("the data file");
+    let (tree, _) = tree("numbers");
+    for leaf in 0..3_u64 {
+        let number = 19 + leaf * 17;
+        let mut page = vec![0; PAGE_SIZE];
+        put(&mut page, 4, &(number as u32).to_le_bytes());
+        put(&mut page, 16, &[3]);
+        put(&mut page, 20, &tree.to_le_bytes());
+        put(&mut page, 24, &(1_u64 << 30).to_le_bytes());
+        data.write_all_at(&page, number * PAGE_SIZE as u64).expect("a page");
+    }
+    files
+}
+
 /// A field of both meta pages at its highest.
 fn highest_meta(offset: usize, value: &[u8]) -> Files {
     let files = Files::new(&template::all()[0]);
@@ -185,6 +223,8 @@ fn hostile() -> Vec<(&'static str, Files)> {
         ("nothing wrong", Files::new(checkpointed)),
         ("records to replay", Files::new(to_replay)),
         ("runs of a GiB in every entry", runs_everywhere(200)),
+        ("runs of a GiB in sparse space", runs_in_sparse_space()),
+        ("runs that begin in sparse space", runs_that_begin_in_sparse_space()),
         ("the highest page count", highest_meta(76, &4_294_900_000_u32.to_le_bytes())),
     ];
     for (name, len) in [("a block of 30 MiB", 120 << 10), ("a block of 500 MiB", 2 << 20)] {

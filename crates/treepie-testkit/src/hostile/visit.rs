@@ -1,6 +1,9 @@
 //! What a user does with a database whose bytes nobody can trust: opens it, reads everything, checks
-//! it, writes into every tree, closes it, opens it again. Each call ends with a result or with an
-//! error of those that bad bytes may have; a panic anywhere is for the caller to see.
+//! and scrubs it, writes into every tree, closes it, opens it again, and salvages it in the end, or at
+//! once where it does not open. Each call ends with a result or with an error of those that bad bytes
+//! may have; a panic anywhere is for the caller to see.
+
+use std::ops::ControlFlow;
 
 use treepie::{Database, Error, Result, Snapshot, Tree, TreeMut, WriteTxn};
 
@@ -11,6 +14,8 @@ use crate::SimDisk;
 const ENTRIES_MAX: usize = 2_000;
 /// Trees that are looked at at most.
 const TREES_MAX: usize = 32;
+/// Folder of what is salvaged.
+const SAVED: &str = "/saved";
 
 /// What became of a visit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,7 @@ pub fn visit(disk: &SimDisk) -> Visit {
         Ok(db) => db,
         Err(error) => {
             assert_explained("opening", &error);
+            salvage(disk);
             return visit;
         }
     };
@@ -43,6 +49,7 @@ pub fn visit(disk: &SimDisk) -> Visit {
     let snapshot = db.read().expect("a snapshot needs no bytes of the file");
     visit.readable = explained("reading", read_everything(&snapshot)).is_some();
     visit.clean = explained("a check", db.check()).is_some_and(|report| report.is_clean());
+    let _ = explained("a scrub", db.scrub(None, |_| ControlFlow::Continue(())));
     // A report counts all pages of all trees, the walk over the journal reads all records.
     let _ = explained("a report", db.report());
     let _ = explained("the journal", journal(&db));
@@ -59,7 +66,23 @@ pub fn visit(disk: &SimDisk) -> Visit {
         drop(snapshot);
         drop(db);
     }
+    salvage(disk);
     visit
+}
+
+/// Saves what there is into a database that is as clean as any.
+fn salvage(disk: &SimDisk) {
+    let saved = options(disk).salvage(DIR, SAVED, |_| ControlFlow::Continue(()));
+    let Some(report) = explained("a salvage", saved) else { return };
+    let db = options(disk).checkpoint_on_close(false).open(SAVED).expect("what is saved opens");
+    let check = db.check().expect("what is saved can be read");
+    assert!(check.is_clean(), "what is saved is damaged: {:?}", check.problems);
+    let snapshot = db.read().expect("a snapshot needs no bytes of the file");
+    let trees = snapshot.trees().expect("what is saved can be read");
+    // What the engine keeps about itself is none of what was saved.
+    let trees = trees.iter().filter(|tree| !tree.name.starts_with(b"$"));
+    let entries: u64 = trees.map(|tree| tree.entries).sum();
+    assert_eq!(entries, report.entries, "a report says something else than what is saved");
 }
 
 /// The value, unless there is an error, which bad bytes must explain.

@@ -16,6 +16,7 @@
 
 mod overlay;
 mod report;
+mod saved;
 mod sink;
 mod source;
 mod trees;
@@ -23,7 +24,7 @@ mod visits;
 
 use std::{collections::BTreeMap, io, ops::ControlFlow, path::Path};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     Database,
@@ -37,6 +38,7 @@ use crate::{
 
 use self::{
     overlay::Overlay,
+    saved::SavedTrees,
     sink::Sink,
     source::Source,
     trees::{Claims, LostRanges, Stray, Walker, strays},
@@ -108,6 +110,7 @@ struct Salvage<'a> {
     source: &'a Source,
     sink: Sink<'a>,
     claims: Claims,
+    saved: SavedTrees,
     report: SalvageReport,
     progress: Progress<'a>,
     /// LSN of the state that was replayed, when there may be younger pages.
@@ -133,6 +136,7 @@ impl<'a> Salvage<'a> {
             source,
             sink: Sink::new(db),
             claims: Claims::default(),
+            saved: SavedTrees::default(),
             report: SalvageReport { page_size: source.page_size, lsn, ..SalvageReport::default() },
             progress: Progress { shown, is_stopped: false, going },
             cut_at: None,
@@ -179,6 +183,7 @@ impl<'a> Salvage<'a> {
         }
         self.sink.commit()?;
         self.compare_counts();
+        self.report.trees = self.saved.into_trees();
         self.report.is_complete = !self.progress.is_stopped;
         Ok(self.report)
     }
@@ -209,7 +214,7 @@ impl<'a> Salvage<'a> {
                     claims,
                     tree: TreeId::CATALOG,
                     name: b"",
-                    cut_at: None,
+                    cut_at: self.cut_at,
                     lost: LostRanges::default(),
                     is_stopped: false,
                 };
@@ -227,7 +232,7 @@ impl<'a> Salvage<'a> {
     fn tree(&mut self, name: &[u8], state: &TreeState) -> Result<LostRanges> {
         let name = match check_name(name) {
             Ok(()) => name.to_vec(),
-            Err(_) => self.free_name(state.id),
+            Err(_) => self.saved.name_for(state.id),
         };
         self.sink.begin_tree(&name)?;
         let mut visit = TreeVisit {
@@ -249,7 +254,7 @@ impl<'a> Salvage<'a> {
         walker.walk(state.root, &mut visit)?;
         let (lost, entries) = (walker.lost, visit.added);
         let expected = Some(state.entries);
-        self.report.trees.push(SalvagedTree { name, id: state.id, entries, expected });
+        self.saved.add(SalvagedTree { name, id: state.id, entries, expected });
         Ok(lost)
     }
 
@@ -282,7 +287,7 @@ impl<'a> Salvage<'a> {
         torn: &FxHashMap<TreeId, Torn>,
         is_nameless: &dyn Fn(TreeId) -> bool,
     ) -> Result<()> {
-        let Salvage { source, sink, claims, report, progress, cut_at } = self;
+        let Salvage { source, sink, claims, saved, report, progress, cut_at } = self;
         progress.shown.pages_total = progress.shown.pages_done + u64::from(source.file_pages);
         let mut nameless: FxHashMap<TreeId, Vec<u8>> = FxHashMap::default();
         let pages = std::cell::RefCell::new(progress);
@@ -291,9 +296,7 @@ impl<'a> Salvage<'a> {
             let known = torn.get(&stray.tree);
             let name = match known {
                 Some(torn) => &torn.name,
-                None => nameless
-                    .entry(stray.tree)
-                    .or_insert_with(|| name_for(stray.tree, &report.trees)),
+                None => nameless.entry(stray.tree).or_insert_with(|| saved.name_for(stray.tree)),
             };
             sink.begin_tree(name)?;
             let ranges = known.map(|torn| &torn.lost);
@@ -318,49 +321,31 @@ impl<'a> Salvage<'a> {
             let mut wanted = |key: &[u8]| ranges.is_none_or(|ranges| ranges.find(key).is_some());
             walker.leaf(&leaf, &(None, None), &mut visit, &mut wanted)?;
             let added = visit.added;
-            add_entries(&mut report.trees, stray.tree, name, added);
+            saved.add_entries(stray.tree, name, added);
             Ok(())
         };
         strays(source, claims, *cut_at, &wanted, &mut || pages.borrow_mut().page(), take)
     }
 
-    fn free_name(&self, id: TreeId) -> Vec<u8> {
-        name_for(id, &self.report.trees)
-    }
-
     /// Where nothing of a tree was seen to be damaged, it must have what the catalog says.
     fn compare_counts(&mut self) {
-        let report = &mut self.report;
+        if self.progress.is_stopped {
+            return;
+        }
+        let torn: FxHashSet<&[u8]> =
+            self.report.losses.iter().filter_map(|loss| loss.tree.as_deref()).collect();
         let mut odd = Vec::new();
-        for tree in &report.trees {
+        for tree in self.saved.trees() {
             let expected = tree.expected.filter(|expected| *expected != tree.entries);
-            let Some(expected) = expected.filter(|_| !self.progress.is_stopped) else { continue };
-            if !report.losses.iter().any(|loss| loss.tree.as_ref() == Some(&tree.name)) {
-                let found = tree.entries;
-                let what = format!("the catalog counts {expected} entries, {found} were found");
-                odd.push(Loss { tree: Some(tree.name.clone()), ..Loss::of(what) });
-            }
+            let Some(expected) = expected.filter(|_| !torn.contains(&tree.name[..])) else {
+                continue;
+            };
+            let found = tree.entries;
+            let what = format!("the catalog counts {expected} entries, {found} were found");
+            odd.push(Loss { tree: Some(tree.name.clone()), ..Loss::of(what) });
         }
         for loss in odd {
-            report.add(loss);
-        }
-    }
-}
-
-/// A name for a tree whose own is lost.
-fn name_for(id: TreeId, trees: &[SalvagedTree]) -> Vec<u8> {
-    let mut name = format!("tree-{id}").into_bytes();
-    while trees.iter().any(|tree| tree.name == name && tree.id != id) {
-        name.push(b'-');
-    }
-    name
-}
-
-fn add_entries(trees: &mut Vec<SalvagedTree>, id: TreeId, name: &[u8], added: u64) {
-    match trees.iter_mut().find(|tree| tree.id == id) {
-        Some(tree) => tree.entries += added,
-        None => {
-            trees.push(SalvagedTree { name: name.to_vec(), id, entries: added, expected: None })
+            self.report.add(loss);
         }
     }
 }

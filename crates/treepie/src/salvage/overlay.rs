@@ -65,6 +65,11 @@ impl Overlay {
         self.slots.contains_key(&page)
     }
 
+    /// How many pages records changed.
+    pub(super) fn page_count(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
     /// The pages that records changed, from `first` on, ascending.
     pub(super) fn pages_from(&self, first: u32) -> Vec<u32> {
         let mut pages: Vec<u32> =

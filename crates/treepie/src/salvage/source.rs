@@ -10,9 +10,11 @@ use std::{
     sync::Arc,
 };
 
+use rustc_hash::FxHashSet;
+
 use crate::{
     disk::{Disk, DiskFile, DiskLock, LockError, OpenMode},
-    error::{Error, Result},
+    error::{Damage, Error, Result, Structure},
     format::{
         bitmap::{bit_position, bitmap_page, is_run_place, pages_per_group},
         meta::Meta,
@@ -20,7 +22,7 @@ use crate::{
         page::{self, PageKind},
         record::Record,
     },
-    ids::{Lsn, PageId},
+    ids::{Lsn, PageId, TreeId},
     journal::JournalReader,
     limits::{PAGE_COUNT_MAX, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PAGE_SIZE_MIN},
     pager::store::verify_bytes,
@@ -32,6 +34,11 @@ use super::overlay::Overlay;
 /// Bytes of the data file that are looked at to guess the size of its pages.
 const GUESS_LEN: u64 = 64 << 20;
 const LOCK_FILE: &str = "lock";
+/// Pages of a run that is read at once; a longer one is summed up first.
+const SHORT_RUN: u32 = 256;
+/// How often the database's pages may be read, all in all, for runs that do not verify.
+const VAIN_READS_MAX: u64 = 8;
+const UNREAD: &str = "it cannot be read from the disk";
 
 /// The damaged database.
 pub(super) struct Source {
@@ -51,6 +58,49 @@ pub(super) struct Source {
     overlay: Option<Overlay>,
     /// The bitmap page that was looked at last.
     bitmap: RefCell<Option<(u32, Option<Vec<u8>>)>>,
+    vain: RefCell<Vain>,
+}
+
+/// Runs that were read and did not verify.
+#[derive(Default)]
+struct Vain {
+    /// Their first pages, and whether copies were asked.
+    runs: FxHashSet<(PageId, bool)>,
+    pages: u64,
+}
+
+/// What a leaf says of a run.
+pub(super) struct Wanted {
+    pub(super) tree: TreeId,
+    pub(super) value_len: u64,
+    pub(super) leaf_lsn: Lsn,
+    /// Whether the leaf is younger than the state that was replayed.
+    pub(super) is_leaf_young: bool,
+}
+
+impl Wanted {
+    /// Whether this can be the first page. A run is written before or with the leaf: a younger one is of
+    /// another value.
+    fn check(&self, first: PageId, page: &[u8]) -> Result<(), String> {
+        overflow::validate_header(page).map_err(|damage| damage.to_string())?;
+        let what = if page::page_id(page) != first {
+            "another page's bytes are in its place"
+        } else if page::tree(page) != self.tree {
+            "its pages belong to another tree"
+        } else if overflow::value_len(page) != self.value_len {
+            "the run holds a value of another length"
+        } else if page::lsn(page) > self.leaf_lsn {
+            "the run is younger than the leaf that leads to it"
+        } else if self.is_leaf_young && page::lsn(page) != self.leaf_lsn {
+            // The pages that a young leaf means may have been given to its value when the data file had
+            // taken the leaf over already, and not yet them.
+            "its leaf is younger than what the journal came to, and whether these pages are its value \
+             is not known"
+        } else {
+            return Ok(());
+        };
+        Err(what.to_owned())
+    }
 }
 
 /// A page that verifies.
@@ -112,6 +162,7 @@ impl Source {
             file_pages: 0,
             overlay: None,
             bitmap: RefCell::new(None),
+            vain: RefCell::default(),
         };
         source.page_size = match source.meta {
             Some(meta) => meta.page_size,
@@ -278,7 +329,7 @@ impl Source {
         }
         if !self.read_file(id, &mut bytes) {
             let what = match id.0 < self.file_pages {
-                true => "it cannot be read from the disk",
+                true => UNREAD,
                 false => "the file ends before it",
             };
             return Err(newest_is.unwrap_or_else(|| what.to_owned()));
@@ -297,59 +348,115 @@ impl Source {
         if is_valid && page::lsn(&bytes) > page::lsn(&copy) { bytes } else { copy }
     }
 
-    /// The pages of the run at `first`, for a value of `value_len` bytes that a leaf of LSN `leaf_lsn`
-    /// leads to. A run is written before or with the leaf: a younger one is of another value.
+    /// The pages of the run at `first`, for a value that a leaf leads to.
+    ///
+    /// A hostile file may have any number of entries for one long run, or for runs that overlap. So the
+    /// first page must be that of this value before the others are read, nothing is read twice in vain,
+    /// and memory is taken only for a run whose checksum holds.
     ///
     /// # Errors
     /// Why it does not verify.
-    pub(super) fn run(
-        &self,
-        first: PageId,
-        value_len: u64,
-        leaf_lsn: Lsn,
-    ) -> Result<Vec<u8>, String> {
-        let count = overflow::page_count(value_len, self.page_size);
+    pub(super) fn run(&self, first: PageId, wanted: &Wanted) -> Result<Vec<u8>, String> {
+        let count = overflow::page_count(wanted.value_len, self.page_size);
         if !is_run_place(first, count, self.page_size) {
             return Err("a run cannot be there".to_owned());
         }
-        let mut what = "the file ends before it".to_owned();
+        if !self.is_there(PageId(first.0 + (count - 1))) {
+            return Err("the file ends before it".to_owned());
+        }
+        let mut what = None;
         let mut best: Option<Vec<u8>> = None;
+        let mut page = vec![0; self.page_size];
         for from_copies in [true, false] {
             // Where no record changed it, the file is the same.
-            if !from_copies && !self.has_copy(first, count) && best.is_some() {
+            if !from_copies && !self.has_copy(first, count) {
                 break;
             }
-            // Memory is taken page by page: a length that is a lie ends where the file does.
-            let mut run = Vec::new();
-            for id in (first.0..first.0 + count).map(PageId) {
-                let start = run.len();
-                run.resize(start + self.page_size, 0);
-                let page = &mut run[start..];
-                let is_read = (from_copies && self.read_copy(id, page))
-                    || (id.0 < self.file_pages && self.read_file(id, page));
-                if !is_read {
-                    run.clear();
+            let is_read = self.read_either(first, &mut page, from_copies);
+            let found = match is_read.then(|| wanted.check(first, &page)) {
+                None => Err(UNREAD.to_owned()),
+                Some(Ok(()))
+                    if best.as_deref().is_some_and(|b| page::lsn(b) >= page::lsn(&page)) =>
+                {
                     break;
                 }
-            }
-            if run.is_empty() {
-                continue;
-            }
-            match verify_bytes(&run, first, self.page_size) {
-                Ok(()) if overflow::value_len(&run) != value_len => {
-                    what = "the run holds a value of another length".to_owned();
-                }
-                Ok(()) if page::lsn(&run) > leaf_lsn => {
-                    what = "the run is younger than the leaf that leads to it".to_owned();
-                }
-                Ok(()) if best.as_ref().is_none_or(|best| page::lsn(best) < page::lsn(&run)) => {
-                    best = Some(run);
-                }
-                Ok(()) => {}
-                Err(damage) => what = damage.to_string(),
+                Some(Ok(())) => self.read_run(first, count, from_copies),
+                Some(Err(what)) => Err(what),
+            };
+            match found {
+                Ok(run) => best = Some(run),
+                Err(found) => what = Some(found),
             }
         }
-        best.ok_or(what)
+        best.ok_or(what.unwrap_or_default())
+    }
+
+    /// Reads a run and verifies it.
+    fn read_run(&self, first: PageId, count: u32, from_copies: bool) -> Result<Vec<u8>, String> {
+        let mut vain = self.vain.borrow_mut();
+        if vain.runs.contains(&(first, from_copies)) {
+            return Err("its pages do not verify, as was seen before".to_owned());
+        }
+        if vain.pages / VAIN_READS_MAX > self.page_count() {
+            return Err("too many pages were read for runs that did not verify".to_owned());
+        }
+        let read = self.try_run(first, count, from_copies);
+        if read.is_err() {
+            vain.runs.insert((first, from_copies));
+            vain.pages += u64::from(count);
+        }
+        read
+    }
+
+    fn try_run(&self, first: PageId, count: u32, from_copies: bool) -> Result<Vec<u8>, String> {
+        let mut page = vec![0; self.page_size];
+        let pages = (first.0..first.0 + count).map(PageId);
+        if count > SHORT_RUN {
+            let mut checksum = crc32fast::Hasher::new();
+            let (mut structure, mut stored) = (Structure::Page(first, TreeId::NONE), 0);
+            for id in pages.clone() {
+                if !self.read_either(id, &mut page, from_copies) {
+                    return Err(UNREAD.to_owned());
+                }
+                if id == first {
+                    structure = Structure::Page(first, page::tree(&page));
+                    stored = page::stored_checksum(&page);
+                    checksum.update(&page[4..]);
+                } else {
+                    checksum.update(&page);
+                }
+            }
+            let computed = checksum.finalize();
+            if stored != computed {
+                return Err(Damage::Checksum { structure, stored, computed }.to_string());
+            }
+        }
+        let mut run = vec![0; count as usize * self.page_size];
+        let mut pieces = pages.zip(run.chunks_mut(self.page_size));
+        if !pieces.all(|(id, page)| self.read_either(id, page, from_copies)) {
+            return Err(UNREAD.to_owned());
+        }
+        verify_bytes(&run, first, self.page_size).map_err(|damage| damage.to_string())?;
+        Ok(run)
+    }
+
+    /// Notes that a run was read which is not taken after all.
+    pub(super) fn note_vain(&self, run: &[u8]) {
+        self.vain.borrow_mut().pages += (run.len() / self.page_size) as u64;
+    }
+
+    fn read_either(&self, id: PageId, page: &mut [u8], from_copies: bool) -> bool {
+        (from_copies && self.read_copy(id, page))
+            || (id.0 < self.file_pages && self.read_file(id, page))
+    }
+
+    fn is_there(&self, id: PageId) -> bool {
+        id.0 < self.file_pages || self.overlay.as_ref().is_some_and(|overlay| overlay.has(id.0))
+    }
+
+    /// Pages that can be read, of the file and of the copies.
+    fn page_count(&self) -> u64 {
+        u64::from(self.file_pages) + self.overlay.as_ref().map_or(0, Overlay::page_count)
     }
 
     /// Whether a page is in use; nothing where its bitmap page does not verify.

@@ -19,13 +19,18 @@ use crate::{
     limits::TREE_DEPTH_MAX,
 };
 
-use super::{report::Loss, source::Source};
+use super::{
+    report::Loss,
+    source::{Source, Wanted},
+};
 
 /// Keys from the first up to below the second; the ends are those of the tree.
 pub(super) type Fences = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Most lost ranges that are kept of a tree; beyond, the whole tree is taken for one.
 const RANGES_MAX: usize = 10_000;
+
+const USED_TWICE: &str = "its pages are used twice";
 
 /// What is done with what is found.
 pub(super) trait Visit {
@@ -232,27 +237,25 @@ impl Walker<'_> {
         (first, value_len): (PageId, u64),
         visit: &mut dyn Visit,
     ) -> Result<()> {
-        let run = match self.source.run(first, value_len, page::lsn(leaf.page())) {
-            Ok(run) if page::tree(&run) != self.tree => {
-                Err("its pages belong to another tree".to_owned())
-            }
-            // The pages that a young leaf means may have been given to its value when the data file had
-            // taken the leaf over already, and not yet them.
-            Ok(run) if self.is_young(leaf.page()) && page::lsn(&run) != page::lsn(leaf.page()) => {
-                let what = "its leaf is younger than what the journal came to, and whether these \
-                            pages are its value is not known";
-                Err(what.to_owned())
-            }
-            Ok(run) => {
-                let count = overflow::page_count(value_len, self.source.page_size);
-                // Two keys with one value: a short file would make a long database.
-                match self.claims.claim(first, count) {
-                    true => Ok(run),
-                    false => Err("its pages are used twice".to_owned()),
-                }
-            }
-            Err(what) => Err(what),
+        let wanted = Wanted {
+            tree: self.tree,
+            value_len,
+            leaf_lsn: page::lsn(leaf.page()),
+            is_leaf_young: self.is_young(leaf.page()),
         };
+        // Two keys with one value: a short file would make a long database.
+        let run = match self.claims.has(first) {
+            true => Err(USED_TWICE.to_owned()),
+            false => self.source.run(first, &wanted),
+        };
+        let run = run.and_then(|run| {
+            let count = overflow::page_count(value_len, self.source.page_size);
+            if self.claims.claim(first, count) {
+                return Ok(run);
+            }
+            self.source.note_vain(&run);
+            Err(USED_TWICE.to_owned())
+        });
         match run.as_deref().map(overflow::value) {
             Ok(Some(value)) => visit.entry(key, value),
             failed => {

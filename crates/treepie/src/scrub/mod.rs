@@ -8,11 +8,14 @@
 //! - `pages`: the data file, in slices. Each registers as a reader of its own, for the time of one
 //!   read, and verifies what that reader would see in the file. Therefore it never takes a page for
 //!   damaged that is being written, or that newer versions have replaced.
+//!   `view`: what a slice knows of its state.
 //! - `segments`: meta pages, and the journal's records up to the last one that was synced when it began.
 //! - `pace`: how fast it goes. `damage`: what was found. `owner`: whose page it is.
 //!
 //! No lock of the database is held while it reads.
 
+#[cfg(test)]
+mod counted;
 mod damage;
 mod owner;
 mod pace;
@@ -20,6 +23,7 @@ mod pages;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{
     ops::ControlFlow,
@@ -37,6 +41,9 @@ use crate::{
 
 pub use self::damage::FoundDamage;
 use self::{damage::DamageList, pace::Pace, pages::PagePass};
+
+/// When a scrub that found all readers' slots taken tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How far a scrub is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,14 +185,20 @@ impl Scrubber {
         interval: Duration,
         rate: u64,
     ) {
+        let mut pause = interval;
         while !self.is_stopping() {
-            self.wait(interval);
+            self.wait(pause);
+            pause = interval;
             let stop_when_told = &mut |_: &ScrubProgress| match self.is_stopping() {
                 true => Going::Break(()),
                 false => Going::Continue(()),
             };
             match self.pass(core, checkpointer, Some(rate), stop_when_told) {
-                Ok(_) | Err(Error::Bound { .. }) => {}
+                Ok(_) => {}
+                Err(error @ Error::Bound { .. }) => {
+                    pause = RETRY_AFTER.min(interval);
+                    tracing::warn!(%error, "a scrub found no place among the readers, and tries again");
+                }
                 Err(error) => tracing::warn!(%error, "a scrub could not go on"),
             }
         }
@@ -209,6 +222,11 @@ impl Pass<'_> {
         self.scrubber.found.add(&item);
         self.report.add(item);
         self.progress.damage_count = self.report.damage_count;
+    }
+
+    /// Whether to go on, in the middle of a slice.
+    fn ask(&mut self) -> Going {
+        (self.going)(&self.progress)
     }
 
     /// Notes that `done` bytes were gone over, of which `read` were read, and lets the time pass that

@@ -1,6 +1,6 @@
 //! Whose page it is: as its header says, or as the branches say, where it says nothing.
 
-use std::collections::VecDeque;
+use std::{cell::Cell, collections::VecDeque};
 
 use crate::{
     format::{
@@ -9,20 +9,21 @@ use crate::{
     },
     ids::{PageId, TreeId},
     pager::access::PageRead,
-    txn::snapshot::Snapshot,
+    txn::snapshot::{Snapshot, TreeInfo},
 };
 
 /// Most branches that are looked at for one page.
 const BRANCHES_MAX: usize = 10_000;
 
-/// The tree that owns a page, and its name. `claimed` is what the page's header says; `NONE` is what
-/// nobody owns.
+/// The tree of `trees` that owns a page, and its name. `claimed` is what the page's header says; `NONE`
+/// is what nobody owns. What is read for it is added to `read`, in bytes.
 pub(super) fn find(
     snapshot: &Snapshot,
+    trees: &[TreeInfo],
     page: PageId,
     claimed: Option<TreeId>,
+    read: &Cell<u64>,
 ) -> Option<(TreeId, Option<Vec<u8>>)> {
-    let trees = snapshot.trees().unwrap_or_default();
     match claimed {
         Some(TreeId::NONE) => return None,
         Some(TreeId::CATALOG) => return Some((TreeId::CATALOG, None)),
@@ -34,12 +35,13 @@ pub(super) fn find(
         None => {}
     }
     let mut left = BRANCHES_MAX;
-    for info in trees {
-        if leads_to(snapshot, info.root, info.depth, page, &mut left) {
-            return Some((info.id, Some(info.name)));
-        }
-    }
-    None
+    let owner = trees
+        .iter()
+        .find(|info| leads_to(snapshot, info.root, info.depth, page, &mut left))
+        .map(|info| (info.id, Some(info.name.clone())));
+    let branches = (BRANCHES_MAX - left) as u64;
+    read.update(|bytes| bytes + branches * snapshot.pages().page_size() as u64);
+    owner
 }
 
 /// Whether the page is the root, or a child of a branch below it.

@@ -11,32 +11,28 @@
 //! use across the place where the next one begins. So before a page is called damaged, the pages before
 //! it are looked through for a run that covers it; then the scrub goes back to the beginning of that.
 
-use std::{cell::Cell, ops::Range, panic::Location, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     error::Result,
     format::{
-        bitmap::{
-            CATALOG_ROOT, GROUPS_PER_REGION, bit_position, bitmap_page, is_fixed, is_run_place,
-            pages_per_group, pages_per_region,
-        },
+        bitmap::{CATALOG_ROOT, is_fixed, pages_per_group},
         bytes::is_zero,
         overflow,
-        page::{self, PAGE_HEADER_SIZE, PageKind},
+        page::{self, PAGE_HEADER_SIZE},
     },
     ids::{Lsn, PageId, TreeId},
-    pager::{
-        directory::Found,
-        store::{Pager, verify_bytes},
-    },
+    pager::store::verify_bytes,
     recovery::DATA_FILE,
-    txn::{
-        core::{CommitPoint, Core},
-        snapshot::Snapshot,
-    },
+    txn::core::Core,
 };
 
-use super::{Blind, FoundDamage, Going, Pass, RESTORE, is_blind, owner};
+use super::{
+    Blind, FoundDamage, Going, Pass, RESTORE,
+    damage::DAMAGE_MAX,
+    is_blind, owner,
+    view::{Use, View},
+};
 
 /// Pages of one slice: 512 KiB of 8 KiB pages, a fraction of a millisecond for which a reader is there.
 /// Few in simulated schedules, whose databases are small.
@@ -44,19 +40,8 @@ const SLICE_PAGES: u32 = if cfg!(feature = "shuttle") { 3 } else { 64 };
 /// How often a scrub goes back to the beginning of a run. Each time a run was written across the place
 /// where it was, so a few times are many.
 const RETURNS_MAX: u32 = 1_000;
-
-/// What is to be done with a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    /// Nothing: it is free, or fixed and not in use yet.
-    Idle,
-    /// Nothing: so many pages from here on are in memory.
-    InMemory(u32),
-    /// It is part of a run, or in memory as free, and says nothing of its own.
-    Silent,
-    /// The file has it.
-    InFile,
-}
+/// Pages that are looked through for a run between two questions whether to go on.
+const ASK_EVERY: u32 = 1_024;
 
 /// A run that is being summed up.
 struct OpenRun {
@@ -79,98 +64,14 @@ pub(super) struct PagePass<'a> {
     stretch: Option<(Range<u32>, FoundDamage)>,
     /// The run that was found damaged last: its pages have no headers.
     damaged_run: Range<u32>,
+    /// The state at which no run that begins before this page reaches it.
+    runless: (Lsn, u32),
     returns: u32,
     /// Whether the slice ended because of one.
     has_returned: bool,
+    /// Whether it was told to stop within a slice.
+    is_stopped: bool,
     buffer: Vec<u8>,
-}
-
-/// A group and its bitmap page, where that verifies.
-type GroupBits<'a> = (u32, Option<&'a [u8]>);
-
-/// What a slice knows of the state that it looks at.
-struct View<'a> {
-    pager: &'a Pager,
-    lsn: Lsn,
-    page_count: u32,
-    page_size: usize,
-    /// The group that was asked for last.
-    bits: Cell<Option<GroupBits<'a>>>,
-    snapshot: Snapshot,
-}
-
-impl View<'_> {
-    fn new(core: &Arc<Core>) -> Result<View<'_>> {
-        loop {
-            let snapshot = Snapshot::open(core, Location::caller())?;
-            let (lsn, pager) = (snapshot.lsn(), &*core.pager);
-            let own = {
-                let commits = core.commits.lock();
-                commits.iter().find(|commit| commit.position.lsn == lsn).copied()
-            };
-            // One that is forgotten is not the newest any more.
-            if let Some(CommitPoint { page_count, .. }) = own {
-                let page_size = pager.page_size();
-                let bits = Cell::new(None);
-                return Ok(View { pager, lsn, page_count, page_size, bits, snapshot });
-            }
-        }
-    }
-
-    /// Whether a page is in use; nothing where its bitmap cannot be read.
-    fn is_used(&self, page: u32) -> Option<bool> {
-        let group_pages = pages_per_group(self.page_size);
-        let (group, index) = (page / group_pages, page % group_pages);
-        if is_fixed(PageId(page), self.page_size) {
-            let region = page / pages_per_region(self.page_size) * GROUPS_PER_REGION;
-            let fixed_group = region + page - bitmap_page(region, self.page_size).0;
-            let is_begun = fixed_group < self.page_count.div_ceil(group_pages);
-            return Some(page == CATALOG_ROOT.0 || is_begun);
-        }
-        let bits = self.bits_of(group)?;
-        let (byte, mask) = bit_position(index);
-        Some(bits.get(byte).is_some_and(|byte| byte & mask != 0))
-    }
-
-    fn bits_of(&self, group: u32) -> Option<&[u8]> {
-        if let Some((known, bits)) = self.bits.get()
-            && known == group
-        {
-            return bits;
-        }
-        let bitmap = bitmap_page(group, self.page_size);
-        // What was verified when it was read first may have changed since.
-        let bits = self.pager.page_verified_again(bitmap, self.lsn).ok();
-        let bits = bits.filter(|bits| page::kind(bits) == Some(PageKind::Bitmap));
-        self.bits.set(Some((group, bits)));
-        bits
-    }
-
-    fn use_of(&self, page: u32) -> Option<Use> {
-        if !self.is_used(page)? {
-            return Some(Use::Idle);
-        }
-        Some(match self.pager.directory.find(PageId(page), self.lsn) {
-            Found::Version(..) | Found::Hidden if is_blind(Blind::Versions) => Use::InFile,
-            Found::Version(_, bytes) => Use::InMemory((bytes.len() / self.page_size).max(1) as u32),
-            Found::Hidden => Use::InMemory(1),
-            Found::Free => Use::Silent,
-            Found::Map => Use::InFile,
-        })
-    }
-
-    /// The pages of the run that begins with these bytes, if that can be.
-    fn run_of(&self, first: u32, bytes: &[u8]) -> Option<Range<u32>> {
-        let is_run = page::kind(bytes) == Some(PageKind::Overflow)
-            && page::page_id(bytes) == PageId(first)
-            && overflow::validate_header(bytes).is_ok();
-        if !is_run {
-            return None;
-        }
-        let count = overflow::page_count(overflow::value_len(bytes), self.page_size);
-        let is_place = is_run_place(PageId(first), count, self.page_size);
-        (is_place && first + count <= self.page_count).then(|| first..first + count)
-    }
 }
 
 impl<'a> PagePass<'a> {
@@ -182,8 +83,10 @@ impl<'a> PagePass<'a> {
             run: None,
             stretch: None,
             damaged_run: 0..0,
+            runless: (Lsn(0), 0),
             returns: 0,
             has_returned: false,
+            is_stopped: false,
             buffer: Vec::new(),
         }
     }
@@ -197,10 +100,10 @@ impl<'a> PagePass<'a> {
                 self.end_stretch(pass);
                 return Ok(Going::Continue(()));
             }
-            let bytes = self.slice(&view, pass);
+            let bytes = self.slice(&view, pass) + view.read_beside.get();
             drop(view);
             let done = u64::from(self.next.saturating_sub(before)) * self.page_size as u64;
-            if pass.spend(done, bytes).is_break() {
+            if self.is_stopped || pass.spend(done, bytes).is_break() {
                 self.end_stretch(pass);
                 return Ok(Going::Break(()));
             }
@@ -222,7 +125,7 @@ impl<'a> PagePass<'a> {
         // Before anything is read: see above.
         let uses: Vec<Option<Use>> = slice.clone().map(|page| view.use_of(page)).collect();
         let (bytes, unread) = self.read(view, &slice, &uses);
-        while slice.contains(&self.next) && !self.has_returned {
+        while slice.contains(&self.next) && !self.has_returned && !self.is_stopped {
             let index = (self.next - slice.start) as usize;
             if unread.contains(&self.next) {
                 self.damaged(view, pass, "it cannot be read from the disk".to_owned());
@@ -391,7 +294,7 @@ impl<'a> PagePass<'a> {
         let page = self.next;
         self.run = None;
         let mut header = vec![0; self.page_size];
-        let is_read = view.pager.read_medium(PageId(page), &mut header).is_ok();
+        let is_read = view.read_beside(page, &mut header);
         let has_name = is_read && page::page_id(&header) == PageId(page);
         if let Some((stretch, item)) = &mut self.stretch
             && (self.damaged_run.contains(&page) || (stretch.end == page && !has_name))
@@ -404,23 +307,48 @@ impl<'a> PagePass<'a> {
         }
         if page != self.damaged_run.start
             && !is_blind(Blind::NewRuns)
-            && let Some(run) = self.covering_run(view)
+            && let Some(run) = self.covering_run(view, pass)
         {
             return self.go_back(pass, run.start, run.end);
         }
+        if self.is_stopped {
+            return;
+        }
         self.end_stretch(pass);
         let tree = has_name.then(|| page::tree(&header));
-        let item = self.describe(view, page, tree, what);
+        let item = self.describe(view, pass, tree, what);
         self.stretch = Some((page..page + 1, item));
         self.next += 1;
     }
 
     /// The run that begins before the next page and reaches it.
-    fn covering_run(&self, view: &View<'_>) -> Option<Range<u32>> {
+    fn covering_run(&mut self, view: &View<'_>, pass: &mut Pass<'_>) -> Option<Range<u32>> {
+        // Damaged pages next to one another are looked through once, as long as nothing is committed.
+        let floor = match self.runless {
+            (lsn, page) if lsn == view.lsn && page <= self.next => page,
+            _ => 0,
+        };
+        let run = self.look_back(view, pass, floor.max(CATALOG_ROOT.0 + 1));
+        if run.is_none() {
+            self.runless = (view.lsn, self.next);
+        }
+        run
+    }
+
+    fn look_back(
+        &mut self,
+        view: &View<'_>,
+        pass: &mut Pass<'_>,
+        floor: u32,
+    ) -> Option<Range<u32>> {
         let mut bytes = vec![0; self.page_size];
         let mut page = self.next;
-        while page > CATALOG_ROOT.0 + 1 {
+        while page > floor {
             page -= 1;
+            if (self.next - page).is_multiple_of(ASK_EVERY) && pass.ask().is_break() {
+                self.is_stopped = true;
+                return None;
+            }
             match view.use_of(page)? {
                 Use::Idle => return None,
                 Use::Silent => continue,
@@ -430,9 +358,7 @@ impl<'a> PagePass<'a> {
                 }
                 Use::InFile => {}
             }
-            if is_fixed(PageId(page), self.page_size)
-                || view.pager.read_medium(PageId(page), &mut bytes).is_err()
-            {
+            if is_fixed(PageId(page), self.page_size) || !view.read_beside(page, &mut bytes) {
                 return None;
             }
             if let Some(run) = view.run_of(page, &bytes) {
@@ -445,23 +371,38 @@ impl<'a> PagePass<'a> {
         None
     }
 
+    /// What is told of the next page.
     fn describe(
-        &self,
+        &mut self,
         view: &View<'_>,
-        page: u32,
+        pass: &mut Pass<'_>,
         tree: Option<TreeId>,
         what: String,
     ) -> FoundDamage {
-        let fixed = is_fixed(PageId(page), self.page_size).then_some(TreeId::NONE);
-        let owner = owner::find(&view.snapshot, PageId(page), fixed.or(tree));
-        let offset = u64::from(page) * self.page_size as u64;
-        FoundDamage {
+        let page = PageId(self.next);
+        let fixed = is_fixed(page, self.page_size).then_some(TreeId::NONE);
+        let mut item = FoundDamage {
             len: self.page_size as u64,
-            page: Some(PageId(page)),
-            tree: owner.as_ref().map(|owner| owner.0),
-            tree_name: owner.and_then(|owner| owner.1),
-            ..FoundDamage::new(self.core.path.join(DATA_FILE), offset, what, RESTORE)
+            page: Some(page),
+            ..FoundDamage::new(
+                self.core.path.join(DATA_FILE),
+                u64::from(page.0) * self.page_size as u64,
+                what,
+                RESTORE,
+            )
+        };
+        // Beyond its bound the list does not keep it.
+        if pass.report.damage.len() < DAMAGE_MAX {
+            let trees = view.trees.get_or_init(|| view.snapshot.trees().unwrap_or_default());
+            let read = &view.read_beside;
+            if let Some((tree, name)) =
+                owner::find(&view.snapshot, trees, page, fixed.or(tree), read)
+            {
+                (item.tree, item.tree_name) = (Some(tree), name);
+            }
+            self.is_stopped |= pass.ask().is_break();
         }
+        item
     }
 
     fn end_stretch(&mut self, pass: &mut Pass<'_>) {

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::*;
+use super::{counted::Counted, *};
 use crate::{
     Database, Options, ScrubReport,
     format::bitmap::{bit_position, bitmap_page, is_fixed},
@@ -317,4 +317,63 @@ fn nothing_that_is_being_written_is_taken_for_damage() {
     let counts =
         format!("{scrubs} between commits, {pages} pages, {noticed}/3 blind spots noticed");
     treepie_testkit::tally::note(5, "bit rot: scrub in steps", &counts);
+}
+
+/// A database of thousands of leaves, each damaged where its header still says whose it is: damage that
+/// is told page by page. Returns the disk, and how many pages there are.
+fn ruined(change: impl Fn(&mut [u8])) -> (TempDir, Database, Arc<Counted>, u64) {
+    let dir = folder();
+    let disk = Arc::new(Counted::default());
+    let options = Options::new().create(true).page_size(4096).map_size(1 << 24);
+    let options = options.background_threads(false).checkpoint_on_close(false);
+    let db = options.disk(disk.clone()).open(dir.path().join("db")).expect("it opens");
+    let filled = db.write(|tx| {
+        let mut tree = tx.tree("entries")?;
+        (0..6_000_u32).try_for_each(|at| tree.insert(at.to_be_bytes(), [7; 1_000]).map(|_| ()))
+    });
+    filled.expect("a commit");
+    db.checkpoint().expect("a checkpoint");
+    let data = db.path().join("data");
+    let file = File::options().read(true).write(true).open(&data).expect("it is there");
+    let mut count = 0;
+    for page in pages_at_rest(&db) {
+        let mut bytes = vec![0; 4096];
+        file.read_exact_at(&mut bytes, u64::from(page) * PAGE_SIZE).expect("a page");
+        if bytes[16] == 1 && bytes[20] > 2 {
+            change(&mut bytes);
+            file.write_all_at(&bytes, u64::from(page) * PAGE_SIZE).expect("a page");
+            count += 1;
+        }
+    }
+    assert!(count >= 1_500, "{count} leaves");
+    (dir, db, disk, count)
+}
+
+#[test]
+fn thousands_of_damaged_pages_are_read_a_few_times_and_all_of_it_is_counted() {
+    let (_dir, db, disk, count) = ruined(|bytes| bytes[4095] ^= 1);
+    let before = disk.bytes();
+    let report = scrub(&db);
+    let read = disk.bytes() - before;
+    assert_eq!((report.damage_count, report.damage.len()), (count, damage::DAMAGE_MAX));
+    assert!(read < 6 * count * PAGE_SIZE, "{read} bytes were read for {count} pages");
+    assert!(report.bytes_read >= read, "{read} bytes were read, {} counted", report.bytes_read);
+}
+
+/// The header names a tree that there is not: who leads to the page has to be looked for.
+#[test]
+fn owners_are_not_looked_for_beyond_the_end_of_the_list() {
+    let (_dir, db, _disk, count) = ruined(|bytes| bytes[22] = 9);
+    // It is asked after each search for an owner, and after each slice.
+    let mut asked = 0;
+    let report = db.scrub(None, |_| {
+        asked += 1;
+        ControlFlow::Continue(())
+    });
+    let report = report.expect("a scrub");
+    assert_eq!(report.damage_count, count);
+    assert!(report.damage.iter().all(|item| item.tree_name.as_deref() == Some(b"entries")));
+    assert!((1_000..1_200).contains(&asked), "{asked}");
+    let pages = report.bytes_read / PAGE_SIZE / damage::DAMAGE_MAX as u64;
+    assert!(pages > 6, "{pages} pages for each item: the branches are counted");
 }
