@@ -33,7 +33,7 @@ impl LastChanges {
     pub fn read(core: &Core, until: Lsn) -> LastChanges {
         let mut changes = LastChanges::default();
         if let Err(error) = changes.read_journal(core, until) {
-            tracing::debug!(%error, "the journal does not tell which pages changed last");
+            tracing::warn!(%error, "check goes on without the journal, which cannot be read");
         }
         changes
     }
