@@ -1,61 +1,16 @@
 //! The machine's files, but that none of their bytes is allocated before it is written: files of many
 //! gigabytes cost nothing.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
-use crate::disk::{Disk, DiskFile, DiskLock, DiskMap, LockError, OpenMode, RealDisk, ScratchMap};
-
-/// The disk.
-#[derive(Debug)]
-pub struct Sparse;
+use crate::disk::{DiskFile, DiskMap, wrapped::Wrapped};
 
 #[derive(Debug)]
 struct SparseFile(Arc<dyn DiskFile>);
 
-impl Disk for Sparse {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(SparseFile(RealDisk.open(path, mode)?)))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        RealDisk.exists(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
-        RealDisk.lock(path)
-    }
-
-    fn scratch(&self, dir: &Path, len: usize) -> io::Result<Box<dyn ScratchMap>> {
-        RealDisk.scratch(dir, len)
-    }
-
-    fn now_us(&self) -> u64 {
-        RealDisk.now_us()
-    }
-
-    fn random(&self) -> io::Result<[u8; 16]> {
-        RealDisk.random()
-    }
+/// The disk.
+pub fn sparse() -> Wrapped {
+    Wrapped::new(|_, file| Arc::new(SparseFile(file)))
 }
 
 impl DiskFile for SparseFile {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{sparse::Sparse, *};
+use super::{sparse::sparse, *};
 use crate::{
     format::{node, page},
     ids::{PageId, TreeId},
@@ -74,7 +74,7 @@ fn leaf(id: PageId) -> Vec<u8> {
 #[test]
 fn pages_on_both_sides_of_2_and_4_gib_are_read_as_they_were_written() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let options = options().disk(Arc::new(Sparse)).map_size(5 << 30);
+    let options = options().disk(Arc::new(sparse())).map_size(5 << 30);
     let db = options.open(dir.path().join("db")).expect("a new database opens");
     let lsn = insert(&db, "first", &[1; 900]);
     let pager = &db.shared.core.pager;

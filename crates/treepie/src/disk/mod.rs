@@ -17,6 +17,8 @@ mod map;
 mod medium;
 mod scratch;
 mod syscalls;
+#[cfg(test)]
+pub(crate) mod wrapped;
 
 use std::{fmt, io, path::Path, sync::Arc};
 

@@ -2,27 +2,13 @@
 
 use std::{
     io,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use crate::disk::{Disk, DiskFile, DiskLock, DiskMap, LockError, OpenMode, RealDisk, ScratchMap};
-
-/// The disk.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    bytes: Arc<AtomicU64>,
-}
-
-impl Counted {
-    /// Bytes of data files that were read from the medium so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
-    }
-}
+use crate::disk::{DiskFile, DiskMap, wrapped::Wrapped};
 
 #[derive(Debug)]
 struct CountedFile {
@@ -30,54 +16,17 @@ struct CountedFile {
     bytes: Arc<AtomicU64>,
 }
 
-impl Disk for Counted {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = RealDisk.open(path, mode)?;
+/// The disk, and the bytes of data files that were read from the medium so far.
+pub(super) fn counted() -> (Wrapped, Arc<AtomicU64>) {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&bytes);
+    let disk = Wrapped::new(move |path, file| {
         if !path.ends_with("data") {
-            return Ok(file);
+            return file;
         }
-        Ok(Arc::new(CountedFile { file, bytes: Arc::clone(&self.bytes) }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        RealDisk.exists(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
-        RealDisk.lock(path)
-    }
-
-    fn scratch(&self, dir: &Path, len: usize) -> io::Result<Box<dyn ScratchMap>> {
-        RealDisk.scratch(dir, len)
-    }
-
-    fn now_us(&self) -> u64 {
-        RealDisk.now_us()
-    }
-
-    fn random(&self) -> io::Result<[u8; 16]> {
-        RealDisk.random()
-    }
+        Arc::new(CountedFile { file, bytes: Arc::clone(&counted) })
+    });
+    (disk, bytes)
 }
 
 impl DiskFile for CountedFile {
