@@ -107,6 +107,7 @@ pub use database::{
     Stats, TreeReport,
 };
 pub use error::{Damage, Error, Result, Structure};
+pub use format::meta::Lineage;
 pub use journal::{JournalReport, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};
 pub use salvage::{Loss, SalvageProgress, SalvageReport, SalvagedTree};

@@ -1,0 +1,4 @@
+//! Streaming backup and restore of Treepie databases.
+
+#[doc(no_inline)]
+pub use treepie::{Lineage, ids};
