@@ -42,6 +42,37 @@ pub enum Error {
         /// What proves that it was there.
         evidence: String,
     },
+    /// Records that someone wants to read on from were recycled: the data file holds what they did.
+    /// Take a new full copy; a larger `journal_retention` or `journal_pins_max` keeps more.
+    #[error("the journal in {} begins at record {oldest} and has no record {wanted} any more; take a new full backup, or have more of it kept (`journal_retention`, `journal_pins_max`)", folder.display())]
+    Trimmed {
+        /// The journal folder.
+        folder: PathBuf,
+        /// The first LSN that was wanted.
+        wanted: Lsn,
+        /// The oldest that is there.
+        oldest: Lsn,
+    },
+    /// Pages or a record were to be installed on a state that they do not continue.
+    #[error("what is to be installed in {} continues LSN {wanted}, and it is at LSN {found}: {reason}", path.display())]
+    #[non_exhaustive]
+    Misfit {
+        /// The database that is being made.
+        path: PathBuf,
+        /// The LSN that they continue.
+        wanted: Lsn,
+        /// The LSN at which it is.
+        found: Lsn,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// Bytes that came from elsewhere break their checksum or layout. Fetch them again.
+    #[error("what was received is damaged: {what}; fetch it again")]
+    #[non_exhaustive]
+    Received {
+        /// What is wrong with them.
+        what: Damage,
+    },
     /// The folder holds no database, and creating one was not asked for.
     #[error("there is no database in {}; check the path, or create one", path.display())]
     NotFound {

@@ -91,6 +91,7 @@ pub mod disk;
 mod error;
 mod format;
 pub mod ids;
+mod install;
 mod journal;
 pub mod limits;
 mod options;
@@ -103,12 +104,13 @@ mod tree;
 mod txn;
 
 pub use database::{
-    CheckReport, Database, JournalRecords, PageDump, Problem, ReaderInfo, RecordSummary, Report,
-    Stats, TreeReport,
+    CheckReport, Database, JournalRecords, PageDump, Problem, RawRecord, ReaderInfo, RecordSummary,
+    Records, Report, Stats, TreeReport,
 };
 pub use error::{Damage, Error, Result, Structure};
 pub use format::meta::Lineage;
-pub use journal::{JournalReport, SegmentInfo};
+pub use install::{DatabaseState, Installer, Reached, Sealed};
+pub use journal::{JournalPosition, JournalReport, PinInfo, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};
 pub use salvage::{Loss, SalvageProgress, SalvageReport, SalvagedTree};
 pub use scrub::{FoundDamage, ScrubProgress, ScrubReport};

@@ -39,6 +39,9 @@ pub const DATA_FILE: &str = "data";
 /// Name of the journal's folder in it.
 pub const JOURNAL_DIR: &str = "journal";
 
+/// Name of the lock file in it.
+pub const LOCK_FILE: &str = "lock";
+
 /// A meta page that cannot be used: its number, where it was read, and why.
 type BadMeta = (u32, u64, MetaError);
 
@@ -114,6 +117,19 @@ fn read_meta_page(
     Ok(Meta::decode(page, number).map_err(|error| (number, offset, error)))
 }
 
+/// Makes the name of the folder durable. As long as nothing was checkpointed each opening does it:
+/// a creation may have been cut off, or failed, before it was done.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_parent(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    disk.sync_dir(&parent).map_err(Error::io("sync", parent))
+}
+
 /// Opens the data file.
 ///
 /// # Errors
@@ -125,10 +141,10 @@ pub fn open_data(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Arc<dyn DiskFile>,
 }
 
 /// Pages as the records leave them.
-pub struct Replay<'a> {
-    pager: &'a Pager,
+pub struct Replay {
+    pager: Arc<Pager>,
     /// The journal's folder, for errors.
-    journal: &'a Path,
+    journal: PathBuf,
     pages: FxHashMap<PageId, Frame>,
     /// One past the highest page that a record changed.
     page_count: u32,
@@ -136,12 +152,23 @@ pub struct Replay<'a> {
     may_write: bool,
 }
 
-impl<'a> Replay<'a> {
+impl Replay {
     /// Nothing replayed yet. `may_write` says that the records to come are known to be durable:
     /// pages that do not fit into memory may then go to the data file, as the checkpoint would
     /// write them.
-    pub fn new(pager: &'a Pager, journal: &'a Path, may_write: bool) -> Replay<'a> {
+    pub fn new(pager: Arc<Pager>, journal: PathBuf, may_write: bool) -> Replay {
         Replay { pager, journal, pages: FxHashMap::default(), page_count: 0, may_write }
+    }
+
+    /// One past the highest page that a record changed.
+    pub fn page_count(&self) -> u32 {
+        self.page_count
+    }
+
+    /// Whether the copies take most of the memory for them, so that they should be written out.
+    pub fn is_memory_short(&self) -> bool {
+        let pool = &self.pager.pool;
+        pool.memory_used() > pool.limits().memory_max / 4 * 3
     }
 
     /// Applies one record.
@@ -159,15 +186,15 @@ impl<'a> Replay<'a> {
             let change = change.map_err(|what| self.damaged(what))?;
             self.apply_change(&change)?;
         }
-        let pool = &self.pager.pool;
-        if self.may_write && pool.memory_used() > pool.limits().memory_max / 4 * 3 {
+        if self.may_write && self.is_memory_short() {
+            tracing::info!(pages = self.pages.len(), "recovery writes pages out: memory is short");
             self.write_out()?;
         }
         Ok(())
     }
 
     fn damaged(&self, what: Damage) -> Error {
-        Error::Corrupt { file: self.journal.to_owned(), offset: 0, what }
+        Error::Corrupt { file: self.journal.clone(), offset: 0, what }
     }
 
     fn apply_change(&mut self, change: &PageChange<'_>) -> Result<()> {
@@ -250,10 +277,12 @@ impl<'a> Replay<'a> {
     }
 
     /// Writes all copies into the data file and forgets them. Later records begin from there.
-    fn write_out(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_out(&mut self) -> Result<()> {
         let mut pages: Vec<_> = self.pages.drain().collect();
         pages.sort_unstable_by_key(|(id, _)| *id);
-        tracing::info!(pages = pages.len(), "recovery writes pages out to keep its memory bound");
         let mut result = Ok(());
         for (id, frame) in pages {
             if result.is_ok() {
@@ -270,7 +299,7 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// [`Error::Corrupt`] for the first page that is not what its records say.
     pub fn finish(mut self, last: Lsn, meta_page_count: u32) -> Result<Space> {
-        let pager = self.pager;
+        let pager = Arc::clone(&self.pager);
         for (id, frame) in &self.pages {
             verify_bytes(frame.bytes(), *id, pager.page_size())
                 .map_err(|what| pager.corrupt(*id, what))?;
@@ -285,11 +314,11 @@ impl<'a> Replay<'a> {
             change.push(id, page::lsn(frame.bytes()), NewVersion::Frame(frame));
         }
         change.finish(&pager.pool, false);
-        load_space(pager, last, meta_page_count.max(self.page_count))
+        load_space(&pager, last, meta_page_count.max(self.page_count))
     }
 }
 
-impl Drop for Replay<'_> {
+impl Drop for Replay {
     fn drop(&mut self) {
         for (_, frame) in self.pages.drain() {
             self.pager.pool.release(frame);

@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     apart(&["checkpoint", "recovery", "replication", "inspect"]),
     apart(&["scrub"]),
     apart(&["database"]),
-    apart(&["salvage"]),
+    apart(&["salvage", "install"]),
 ];
 
 /// Arrows that point downwards and are still wrong, and why.

@@ -32,15 +32,15 @@ const OWNER: u32 = 4242;
 /// process still holds (this handle, files, locks) fails from then on and changes nothing.
 #[derive(Clone)]
 pub struct SimDisk {
-    state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<State>>,
     life: u64,
 }
 
 pub(crate) struct State {
-    names: Names,
+    pub(super) names: Names,
     pub(crate) files: BTreeMap<FileId, FileState>,
     next_file: FileId,
-    log: Log,
+    pub(super) log: Log,
     calls: BTreeMap<u8, u64>,
     call_count: u64,
     trace: u64,
@@ -199,38 +199,6 @@ impl SimDisk {
         }
     }
 
-    /// Replaces the durable bytes of a file behind everybody's back: bit rot.
-    ///
-    /// # Panics
-    /// If there is no such file, or if the disk was changed since it was made: rot is put on a
-    /// disk at rest, such as an image.
-    pub fn rot(&self, path: &Path, bytes: &[u8]) {
-        self.rot_with(path, |content| *content = Content::from_bytes(bytes));
-    }
-
-    /// Flips bit `bit % 8` of byte `bit / 8` of a file, as [`rot`](SimDisk::rot) does it.
-    ///
-    /// # Panics
-    /// As `rot`, and if the file ends before.
-    pub fn flip_bit(&self, path: &Path, bit: u64) {
-        self.rot_with(path, |content| {
-            assert!(bit / 8 < content.len(), "{path:?} ends before bit {bit}");
-            let mut byte = [0];
-            content.read(bit / 8, &mut byte);
-            content.write(bit / 8, &[byte[0] ^ 1 << (bit % 8)]);
-        });
-    }
-
-    fn rot_with(&self, path: &Path, change: impl FnOnce(&mut Content)) {
-        let mut state = self.state.lock();
-        assert!(state.log.is_empty(), "rot is for disks at rest");
-        let Some(Node::File(id)) = state.names.get(path) else { panic!("no file {path:?}") };
-        let content = &mut state.files.get_mut(&id).expect("it has a name").content;
-        change(content);
-        let content = content.clone();
-        state.log.base.files.insert(id, content);
-    }
-
     /// Everything as if synced, as the start of a new disk with an empty log.
     #[must_use]
     pub fn settled(&self, seed: u64) -> SimDisk {
@@ -344,6 +312,28 @@ impl State {
         }
     }
 
+    fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        if parent(from) != parent(to) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "rename across folders"));
+        }
+        if self.names.get(to).is_some() && !self.names.is_dir(to) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if from == to {
+            return Ok(());
+        }
+        if !self.names.is_empty_dir(to) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        for (path, node) in self.names.iter() {
+            if let (Ok(inner), Node::File(id)) = (path.strip_prefix(from), node) {
+                self.files.get_mut(&id).expect("it has a name").path = to.join(inner);
+            }
+        }
+        self.change_names(NameChange::RenameDir { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
+    }
+
     fn check_parent(&self, path: &Path) -> io::Result<()> {
         if self.names.is_dir(parent(path)) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
@@ -391,6 +381,10 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (mut state, late) = self.change(Call::Rename, from)?;
+        if state.names.is_dir(from) {
+            state.rename_dir(from, to)?;
+            return result_of(late);
+        }
         let file = state.file_named(from)?;
         if parent(from) != parent(to) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "rename across folders"));
@@ -410,6 +404,18 @@ impl Disk for SimDisk {
         let (mut state, late) = self.change(Call::Remove, path)?;
         let file = state.file_named(path)?;
         state.change_names(NameChange::Remove { file, path: path.to_owned() });
+        result_of(late)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let (mut state, late) = self.change(Call::Remove, path)?;
+        if !state.names.is_dir(path) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if !state.names.is_empty_dir(path) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        state.change_names(NameChange::RemoveDir { path: path.to_owned() });
         result_of(late)
     }
 

@@ -14,3 +14,4 @@ pub(crate) mod image;
 pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod player;
+mod rot;

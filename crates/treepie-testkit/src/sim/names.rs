@@ -19,14 +19,18 @@ pub(crate) enum NameChange {
     Create { path: PathBuf, node: Node },
     Rename { file: FileId, to: PathBuf },
     Remove { file: FileId, path: PathBuf },
+    RenameDir { from: PathBuf, to: PathBuf },
+    RemoveDir { path: PathBuf },
 }
 
 impl NameChange {
     /// The folder whose sync makes it durable.
     pub(crate) fn dir(&self) -> &Path {
         match self {
-            NameChange::Create { path, .. } | NameChange::Remove { path, .. } => parent(path),
-            NameChange::Rename { to, .. } => parent(to),
+            NameChange::Create { path, .. }
+            | NameChange::Remove { path, .. }
+            | NameChange::RemoveDir { path } => parent(path),
+            NameChange::Rename { to, .. } | NameChange::RenameDir { to, .. } => parent(to),
         }
     }
 }
@@ -44,6 +48,11 @@ impl Names {
 
     pub(crate) fn is_dir(&self, path: &Path) -> bool {
         self.get(path) == Some(Node::Dir)
+    }
+
+    /// Whether nothing is in a folder, or there is none.
+    pub(crate) fn is_empty_dir(&self, path: &Path) -> bool {
+        !self.nodes.keys().any(|inner| inner != path && inner.starts_with(path))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PathBuf, Node)> {
@@ -66,6 +75,24 @@ impl Names {
                     self.nodes.remove(path);
                 }
             }
+            NameChange::RenameDir { from, to } => self.rename_dir(from, to),
+            // Where a removal of what was in it is lost, the folder is too.
+            NameChange::RemoveDir { path } if self.is_empty_dir(path) => {
+                self.nodes.remove(path);
+            }
+            NameChange::RemoveDir { .. } => {}
+        }
+    }
+
+    /// A folder takes what is in it along; where an earlier change was lost, what is there.
+    fn rename_dir(&mut self, from: &Path, to: &Path) {
+        let moved: Vec<PathBuf> =
+            self.nodes.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        for path in moved {
+            let node = self.nodes.remove(&path).expect("it was just seen");
+            let inner = path.strip_prefix(from).expect("it begins so");
+            let new = if inner == Path::new("") { to.to_owned() } else { to.join(inner) };
+            self.nodes.insert(new, node);
         }
     }
 

@@ -167,7 +167,9 @@ impl<'a> Player<'a> {
             NameChange::Create { node: Node::File(file), .. }
             | NameChange::Rename { file, .. }
             | NameChange::Remove { file, .. } => Some(*file),
-            NameChange::Create { node: Node::Dir, .. } => None,
+            NameChange::Create { node: Node::Dir, .. }
+            | NameChange::RenameDir { .. }
+            | NameChange::RemoveDir { .. } => None,
         }));
         self.files.retain(|id, _| reachable.contains(id));
     }

@@ -6,6 +6,7 @@ mod last_changes;
 mod open;
 #[cfg(test)]
 mod planted;
+mod records;
 mod report;
 mod room;
 #[cfg(feature = "shuttle")]
@@ -21,6 +22,7 @@ use std::{fmt, panic::Location, path::Path, sync::Arc};
 
 pub use check::{CheckReport, Problem};
 pub use inspect::{JournalRecords, PageDump, RecordSummary};
+pub use records::{RawRecord, Records};
 use room::make_room;
 
 pub use report::{ReaderInfo, Report, Stats, TreeReport};
@@ -28,6 +30,7 @@ pub use report::{ReaderInfo, Report, Stats, TreeReport};
 use crate::{
     checkpoint::Checkpointer,
     error::{Error, Result},
+    format::meta::Lineage,
     ids::{DatabaseId, Lsn},
     options::{Durability, Options},
     scrub::Scrubber,
@@ -266,6 +269,12 @@ impl Database {
     #[must_use]
     pub fn id(&self) -> DatabaseId {
         self.shared.core.lineage.database_id
+    }
+
+    /// Its lineage: what tells it, its copies and its replicas from strangers.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        self.shared.core.lineage
     }
 
     /// Folder of the database.

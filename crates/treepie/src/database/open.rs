@@ -1,7 +1,7 @@
 //! Opening: find or create the files, recover, start the checkpoint.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -15,14 +15,14 @@ use crate::{
         record::genesis_chain,
     },
     ids::{DatabaseId, Lsn},
-    journal::{Journal, JournalConfig, JournalPosition},
+    journal::{Journal, JournalConfig, JournalPosition, Keep},
     limits::PAGE_SIZE_DEFAULT,
     options::Options,
     pager::{
         pool::PoolLimits,
         store::{Pager, PagerConfig},
     },
-    recovery::{DATA_FILE, JOURNAL_DIR, Replay, open_data, read_meta},
+    recovery::{DATA_FILE, JOURNAL_DIR, LOCK_FILE, Replay, open_data, read_meta, sync_parent},
     sync::{Mutex, Planted, is_planted},
     txn::{
         catalog::METADATA,
@@ -34,7 +34,6 @@ use crate::{
 
 use super::{Database, Shared};
 
-const LOCK_FILE: &str = "lock";
 const NEW_DATA_FILE: &str = "data.new";
 
 const KEY_DATABASE_ID: &str = "database-id";
@@ -96,16 +95,6 @@ fn find_or_create_folder(disk: &Arc<dyn Disk>, path: &Path, create: bool) -> Res
         return Err(Error::NotFound { path: path.to_owned() });
     }
     disk.create_dir(path).map_err(Error::io("create", path))
-}
-
-/// Makes the name of the folder durable. As long as nothing was checkpointed each opening does it:
-/// a creation may have been cut off, or failed, before it was done.
-fn sync_parent(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    disk.sync_dir(&parent).map_err(Error::io("sync", parent))
 }
 
 /// A new data file is made under another name and renamed when it is durable: a half-made one is
@@ -190,6 +179,7 @@ fn journal_config(path: &Path, options: &Options, meta: &Meta) -> JournalConfig 
         page_size: meta.page_size,
         segment_size_max: options.journal_segment_size,
         background: options.background_threads,
+        keep: Keep { retention: options.journal_retention, pins_max: options.journal_pins_max },
     }
 }
 
@@ -219,8 +209,7 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
     let pager = Arc::new(Pager::open(pager, Arc::clone(disk))?);
     let config = journal_config(path, options, &meta);
     let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
-    let journal_dir = path.join(JOURNAL_DIR);
-    let mut replay = Replay::new(&pager, &journal_dir, may_write);
+    let mut replay = Replay::new(Arc::clone(&pager), path.join(JOURNAL_DIR), may_write);
     let is_fresh = meta.checkpoint == Lsn(0);
     if is_fresh {
         sync_parent(disk, path)?;

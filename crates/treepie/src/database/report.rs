@@ -11,7 +11,7 @@ use crate::{
         page::{self, PAGE_HEADER_SIZE, PageKind},
     },
     ids::{DatabaseId, Lsn, PageId},
-    journal::JournalReport,
+    journal::{JournalReport, PinInfo},
     pager::access::PageRead,
     tree,
     txn::{
@@ -47,6 +47,8 @@ pub struct Report {
     pub pages_free_run_max: u64,
     /// The journal's segments.
     pub journal: JournalReport,
+    /// Who reads the journal, and keeps segments of it, the furthest behind first.
+    pub journal_pins: Vec<PinInfo>,
     /// Open snapshots and transactions, the oldest first.
     pub readers: Vec<ReaderInfo>,
     /// Counters and watermarks.
@@ -248,6 +250,7 @@ impl Database {
             pages_free: file_pages.saturating_sub(space.used),
             pages_free_run_max: space.free_run_max,
             journal: core.journal.report(),
+            journal_pins: core.journal.pins(),
             readers,
             stats: self.stats(),
             damage: damage.items,

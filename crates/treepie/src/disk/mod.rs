@@ -41,10 +41,16 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Opens or creates a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file inside one folder, replacing what has the new name.
+    /// Renames a file inside one folder, replacing the file that has the new name; or a folder with
+    /// all that is in it, replacing an empty folder at most.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder. Only a restore does that; who installs nothing need not.
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let what = format!("this disk removes no folder, so not {}", path.display());
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
+    }
     /// Whether a file or folder of this name exists.
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Names of the files in a folder, in no order.

@@ -8,7 +8,7 @@
 //! |     16 |    8 | `features`      | Required feature bits; an unknown one is refused        |
 //! |     24 |    8 | `generation`    | Number of this checkpoint; its page is `generation % 2` |
 //! |     32 |   16 | `database_id`   | UUID, drawn at creation                                 |
-//! |     48 |    8 | `epoch`         | Lineage: 0 at creation, raised by each restore          |
+//! |     48 |    8 | `epoch`         | Lineage: 0 at creation, raised by each restore: the upper half counts them, the lower half is random |
 //! |     56 |    8 | `forked_at`     | Lineage: LSN that this epoch began after                |
 //! |     64 |    8 | `forked_chain`  | Lineage: chain hash of the record with that LSN         |
 //! |     72 |    4 | `page_size`     | Bytes of a page                                         |
@@ -101,6 +101,22 @@ pub enum MetaError {
     Damage(Damage),
 }
 
+impl Lineage {
+    /// The lineage of a copy that goes its own way behind the record `at`. The upper half of an epoch
+    /// counts the forks that led to it; the lower half is `random`, so that two copies of one state do
+    /// not take each other for the same.
+    #[must_use]
+    pub fn fork(&self, at: Lsn, chain: u64, random: u32) -> Lineage {
+        let generation = (self.epoch >> 32).saturating_add(1).min(u64::from(u32::MAX));
+        Lineage {
+            database_id: self.database_id,
+            epoch: generation << 32 | u64::from(random),
+            forked_at: at,
+            forked_chain: chain,
+        }
+    }
+}
+
 impl Meta {
     /// Number of the meta page that holds this checkpoint.
     #[must_use]
@@ -129,6 +145,12 @@ impl Meta {
         let checksum = checksum(&page);
         put_u32(&mut page, CHECKSUM_OFFSET, checksum);
         page
+    }
+
+    /// Whether this build has pages of this size, in bytes.
+    #[must_use]
+    pub fn is_page_size(size: usize) -> bool {
+        (PAGE_SIZE_MIN..=PAGE_SIZE_MAX).contains(&size) && size.is_power_of_two()
     }
 
     /// Reads the page size that a meta page of any version claims, before anything is verified: how
@@ -163,7 +185,7 @@ impl Meta {
         if get_u64(page, 16) & !FEATURES != 0 {
             return Err(MetaError::Features(get_u64(page, 16)));
         }
-        let page_size = Meta::claimed_page_size(page).filter(|&size| size <= PAGE_SIZE_MAX);
+        let page_size = Meta::claimed_page_size(page).filter(|&size| Meta::is_page_size(size));
         let page_size = page_size.ok_or_else(|| damage("impossible page size"))?;
         let meta = Meta {
             generation: get_u64(page, 24),

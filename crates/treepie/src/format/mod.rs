@@ -17,6 +17,7 @@ pub mod checksum;
 pub mod compression;
 pub mod frame;
 pub mod heads;
+pub mod installing;
 pub mod meta;
 pub mod node;
 pub mod overflow;

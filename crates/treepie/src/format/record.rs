@@ -286,6 +286,18 @@ impl RecordHeader {
     pub fn page_size(&self) -> usize {
         self.page_size
     }
+
+    /// Raft term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// When it was sealed, microseconds since 1970.
+    #[must_use]
+    pub fn time_us(&self) -> u64 {
+        self.time_us
+    }
 }
 
 /// A stored record, verified.

@@ -28,7 +28,7 @@ use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
         frame::FRAME_SIZE,
-        record::Record,
+        record::{Record, RecordHeader},
         segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE},
     },
     ids::{DatabaseId, Lsn},
@@ -139,6 +139,11 @@ impl Cursor {
         let found = self.found.expect("the step found a record");
         let reader = self.reader.as_mut().expect("it was found in a segment");
         reader.record(&found)
+    }
+
+    /// The header of that record. Panics as `record`.
+    pub fn header(&self) -> RecordHeader {
+        self.found.expect("the step found a record").header
     }
 
     /// The stored bytes of that record, its file and its place there. Panics as `record`.

@@ -13,10 +13,12 @@
 //!   retried, since the kernel may have dropped the pages and will report success.
 //! - What ends a journal, and what is corruption: see `cursor`.
 //!
-//! Locks, in this order: `sync_turn`, `writer`, `shelf`; `trim_turn` before `shelf`; `marks` last.
+//! Locks, in this order: `sync_turn`, `writer`, `shelf`; `trim_turn` before `shelf`; then `pins`;
+//! `marks` last.
 
 mod cursor;
 mod marks;
+mod pins;
 mod reader;
 mod recover;
 mod roll;
@@ -47,13 +49,15 @@ use crate::{
 
 use self::{
     marks::Marks,
+    pins::Pins,
     spare::{Calls, Shelf},
     writer::Writer,
 };
 
 pub use self::{
     cursor::TornTail,
-    reader::JournalReader,
+    pins::{Keep, PinInfo},
+    reader::{JournalReader, StoredRecord},
     segment::segment_name,
     verify::{SegmentStep, SegmentVerifier},
     writer::group_len,
@@ -85,6 +89,8 @@ pub struct JournalConfig {
     pub segment_size_max: u64,
     /// Whether a thread prepares spares ahead; else they are made when they are needed.
     pub background: bool,
+    /// What stays of segments that the checkpoint does not need.
+    pub keep: Keep,
 }
 
 /// What a recovery has found.
@@ -144,6 +150,7 @@ struct Shared {
     trim_turn: Mutex<()>,
     shelf: Mutex<Shelf>,
     shelf_changed: Condvar,
+    pins: Mutex<Pins>,
     marks: Mutex<Marks>,
     poison: OnceLock<&'static str>,
     calls: Calls,
@@ -228,8 +235,53 @@ impl Journal {
         Ok(last)
     }
 
-    /// Gives up the segments whose records are all at or below `checkpointed`: some become spares,
-    /// the others are removed. The newest segment stays. Runs beside append and sync.
+    /// Keeps the records above `after` from being trimmed; returns the number of the pin.
+    ///
+    /// # Errors
+    /// [`Trimmed`](Error::Trimmed) when the first of them is gone.
+    pub fn pin(&self, after: Lsn) -> Result<u64> {
+        let shelf = self.shared.shelf.lock();
+        let last = self.shared.config.dir.clone();
+        match shelf.segments.first() {
+            Some(oldest) if oldest.first > after.next() => {
+                Err(Error::Trimmed { folder: last, wanted: after.next(), oldest: oldest.first })
+            }
+            _ => Ok(self.shared.pins.lock().add(after)),
+        }
+    }
+
+    /// Moves a pin up to `after`.
+    ///
+    /// # Errors
+    /// [`Trimmed`](Error::Trimmed) when what it kept was too much, and was given up.
+    ///
+    /// # Panics
+    /// If there is no such pin.
+    pub fn advance_pin(&self, number: u64, after: Lsn) -> Result<()> {
+        let oldest = self.shared.shelf.lock().segments.first().map_or(Lsn(0), |live| live.first);
+        let mut pins = self.shared.pins.lock();
+        pins.advance(number, after);
+        match pins.get(number) {
+            PinInfo { is_broken: false, .. } => Ok(()),
+            PinInfo { after, .. } => {
+                let folder = self.shared.config.dir.clone();
+                Err(Error::Trimmed { folder, wanted: after.next(), oldest })
+            }
+        }
+    }
+
+    /// Ends a pin.
+    pub fn unpin(&self, number: u64) {
+        self.shared.pins.lock().remove(number);
+    }
+
+    /// All pins, the oldest first.
+    pub fn pins(&self) -> Vec<PinInfo> {
+        self.shared.pins.lock().all()
+    }
+
+    /// Gives up the segments whose records are all at or below `checkpointed`, and which nobody has
+    /// pinned: some become spares, the others are removed. The newest segment stays. Runs beside append and sync.
     ///
     /// # Errors
     /// [`Io`](Error::Io); the journal is still whole, and a later call tries again.

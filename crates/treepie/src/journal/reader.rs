@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{disk::Disk, error::Result, ids::Lsn};
+use crate::{disk::Disk, error::Result, format::record::RecordHeader, ids::Lsn};
 
 use super::cursor::{Cursor, Expected};
 
@@ -19,6 +19,8 @@ pub struct StoredRecord {
     pub offset: u64,
     /// Its bytes in the file.
     pub len: u64,
+    /// Its verified header.
+    pub header: RecordHeader,
     /// Header and payload; see [`Record::parse`](crate::format::record::Record::parse).
     pub bytes: Vec<u8>,
 }
@@ -56,14 +58,19 @@ impl JournalReader {
         Ok(self)
     }
 
-    fn read_next(&mut self) -> Result<Option<StoredRecord>> {
+    /// The next record, or none at the tail: then it can be asked again, once more is appended.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io), [`Corrupt`](crate::Error::Corrupt).
+    pub fn read_next(&mut self) -> Result<Option<StoredRecord>> {
         while self.cursor.step()? {
             if self.cursor.last().0 < self.from {
                 continue;
             }
+            let header = self.cursor.header();
             let (file, offset, bytes) = self.cursor.stored()?;
             let bytes = bytes.to_vec();
-            return Ok(Some(StoredRecord { file, offset, len: bytes.len() as u64, bytes }));
+            return Ok(Some(StoredRecord { file, offset, len: bytes.len() as u64, header, bytes }));
         }
         Ok(None)
     }

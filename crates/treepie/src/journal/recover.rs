@@ -18,6 +18,7 @@ use super::{
     Journal, JournalConfig, JournalPosition, Recovered, Shared,
     cursor::{Cursor, Expected},
     marks::Marks,
+    pins::Pins,
     roll::{first_segment_len, prepare_spares},
     segment::{align_block, segment_name},
     spare::{Calls, Live, Shelf, adopt_spares},
@@ -86,6 +87,7 @@ impl Journal {
         let next_len = first_segment_len(config.segment_size_max);
         let is_background = config.background;
         let dir = config.dir.clone();
+        let pins = Pins::new(config.keep);
         let shared = Arc::new(Shared {
             config,
             sync_turn: Mutex::new(()),
@@ -93,6 +95,7 @@ impl Journal {
             trim_turn: Mutex::new(()),
             shelf: Mutex::new(shelf),
             shelf_changed: Condvar::new(),
+            pins: Mutex::new(pins),
             marks: Mutex::new(marks),
             poison: OnceLock::new(),
             calls: Calls::default(),

@@ -22,8 +22,8 @@ use crate::{
 };
 
 use super::{
-    Journal, JournalConfig, JournalPosition, JournalReader, Recovered, memory_disk::MemoryDisk,
-    segment::segment_name,
+    Journal, JournalConfig, JournalPosition, JournalReader, Keep, Recovered,
+    memory_disk::MemoryDisk, segment::segment_name,
 };
 
 const ID: DatabaseId = DatabaseId([7; 16]);
@@ -43,6 +43,7 @@ fn config(disk: &Arc<MemoryDisk>, segment_size_max: u64) -> JournalConfig {
         page_size: 4096,
         segment_size_max,
         background: false,
+        keep: Keep { retention: 0, pins_max: 0 },
     }
 }
 

@@ -35,6 +35,7 @@ impl Shared {
             if is_planted(Planted::TrimmedTooFar) && count + 1 < shelf.segments.len() {
                 count += 1;
             }
+            count = self.pins.lock().give_up_count(&shelf.segments, count);
             let old: Vec<Live> = shelf.segments.drain(..count).collect();
             (old, spares_max.saturating_sub(shelf.spares.len()))
         };

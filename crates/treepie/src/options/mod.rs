@@ -41,6 +41,8 @@ pub struct Options {
     pub(crate) journal_segment_size: u64,
     pub(crate) checkpoint_distance: u64,
     pub(crate) journal_max: u64,
+    pub(crate) journal_retention: u64,
+    pub(crate) journal_pins_max: u64,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) compression: Compression,
     pub(crate) background_threads: bool,
@@ -74,6 +76,8 @@ impl Options {
             journal_segment_size: 64 << 20,
             checkpoint_distance: 256 << 20,
             journal_max: 2 << 30,
+            journal_retention: 0,
+            journal_pins_max: 1 << 30,
             checkpoint_interval: Duration::from_secs(30),
             compression: Compression::Auto,
             background_threads: true,
@@ -165,6 +169,24 @@ impl Options {
     #[must_use]
     pub fn journal_max(mut self, bytes: u64) -> Options {
         self.journal_max = bytes;
+        self
+    }
+
+    /// Bytes of journal segments that are kept although the checkpoint does not need them any more, for
+    /// whoever wants to read on from an earlier LSN: an archive that runs from time to time, a replica
+    /// that was away. Default: 0.
+    #[must_use]
+    pub fn journal_retention(mut self, bytes: u64) -> Options {
+        self.journal_retention = bytes;
+        self
+    }
+
+    /// Most bytes of such segments that are kept for one who is reading the journal
+    /// ([`Database::records`](crate::Database::records)). Who falls further behind is told so, and
+    /// keeps nothing any more. Default: 1 GiB.
+    #[must_use]
+    pub fn journal_pins_max(mut self, bytes: u64) -> Options {
+        self.journal_pins_max = bytes;
         self
     }
 

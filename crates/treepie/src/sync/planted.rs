@@ -109,6 +109,12 @@ pub enum Planted {
     FreedRunKept,
     /// Replay leaves the first change of each record out.
     ChangeLostAtReplay,
+
+    // Installing.
+    /// Pages that were installed are noted as durable before they are synced.
+    InstalledNotSynced,
+    /// Pages are changed by records before it is noted up to which.
+    InstallingNotNoted,
 }
 
 #[cfg(not(any(feature = "shuttle", feature = "planted")))]

@@ -31,6 +31,7 @@ use super::{
     pages::PagesState,
     pipeline::Pipeline,
     signals::{Ask, Signals},
+    watch::Watch,
 };
 
 /// Bounds that writes and the checkpoint keep.
@@ -81,6 +82,8 @@ pub struct Core {
     pub meta: LeafMutex<Meta>,
     /// Wakes the checkpoint, and those who wait for it.
     pub signals: Signals,
+    /// Wakes those who follow the journal.
+    pub watch: Watch,
     /// Counters for statistics.
     pub counters: Counters,
     /// How long the steps of a commit take.
@@ -264,6 +267,7 @@ impl Core {
             pager,
             journal,
             signals: Signals::default(),
+            watch: Watch::default(),
             counters: Counters::default(),
             poison: OnceLock::new(),
             lock: None,
@@ -299,6 +303,7 @@ impl Core {
             tracing::error!(action, %error, "the database is read-only until it is reopened");
         }
         self.signals.wake_all();
+        self.watch.wake();
     }
 
     /// Lets readers see a commit, which follows the last one.

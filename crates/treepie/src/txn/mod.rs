@@ -20,4 +20,5 @@ pub mod signals;
 pub mod snapshot;
 pub mod submit;
 pub mod tree_mut;
+pub mod watch;
 pub mod write;

@@ -207,6 +207,7 @@ impl Pipeline {
         }
         group.iter().for_each(|record| publish(core, record.point));
         core.meters.step(Step::Commit, end);
+        core.watch.wake();
         core.ask_checkpoint();
         Ok(())
     }

@@ -18,6 +18,7 @@ mod full_disk;
 mod harness;
 mod hostile_files;
 mod hostile_pages;
+mod install;
 mod kills;
 mod life;
 mod merged_model;
@@ -30,6 +31,7 @@ mod pipeline_faults;
 #[cfg(feature = "planted")]
 mod planted_bugs;
 mod power_cuts;
+mod records;
 mod recovery;
 mod recovery_cuts;
 mod ruled_disk;

@@ -20,7 +20,10 @@ use std::{
 use treepie::planted::{Planted, is_planted, plant};
 use treepie_testkit::tally;
 
-use crate::kills::{self, Kills};
+use crate::{
+    install,
+    kills::{self, Kills},
+};
 
 /// A check: an error, or a panic, says what it found.
 type Check = fn() -> Result<(), String>;
@@ -62,6 +65,8 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::PageNotFreed, "model", checks::model),
     (Planted::PageFreedTwice, "model", checks::model),
     (Planted::BothMetas, "model", checks::model),
+    (Planted::InstalledNotSynced, "cut installations", cut_installations),
+    (Planted::InstallingNotNoted, "cut installations", cut_installations),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
 ];
 
@@ -135,4 +140,8 @@ fn kills_with_early_acknowledgements() -> Result<(), String> {
     const KILLS_MAX: u64 = 30;
     let is_early = is_planted(Planted::AcknowledgedBeforeWrite);
     kills::run(&Kills { count: KILLS_MAX, seed: 5, is_early }).map(|_| ())
+}
+
+fn cut_installations() -> Result<(), String> {
+    install::interrupted().map(|_| ())
 }
