@@ -108,7 +108,7 @@ pub use database::{
     Records, Report, Stats, TreeReport,
 };
 pub use error::{Damage, Error, Result, Structure};
-pub use format::meta::Lineage;
+pub use format::{meta::Lineage, used::UsedPages};
 pub use install::{DatabaseState, Installer, Reached, Sealed};
 pub use journal::{JournalPosition, JournalReport, PinInfo, SegmentInfo};
 pub use options::{Compression, Durability, Options, Overlap};

@@ -25,3 +25,4 @@ pub mod page;
 pub mod record;
 mod sealed;
 pub mod segment;
+pub mod used;

@@ -9,8 +9,14 @@ use std::{
 use crate::{
     disk::{Disk, DiskFile, DiskLock, LockError, OpenMode},
     error::{Error, Result},
-    format::installing::{INSTALLING_SIZE, Reached},
-    recovery::{DATA_FILE, JOURNAL_DIR, LOCK_FILE, sync_parent},
+    format::{
+        bytes::get_u64,
+        installing::{DatabaseState, INSTALLING_SIZE, Reached},
+        meta::Meta,
+        segment::{SEGMENT_HEADER_SIZE, SegmentHeader},
+    },
+    journal::segment_name,
+    recovery::{DATA_FILE, JOURNAL_DIR, LOCK_FILE, read_meta, sync_parent},
 };
 
 const INSTALLING_FILE: &str = "installing";
@@ -113,17 +119,30 @@ impl Folder {
         Ok(())
     }
 
-    /// Makes a journal of one segment with the block `first`.
-    pub(super) fn make_journal(
-        &self,
-        disk: &Arc<dyn Disk>,
-        name: &str,
-        first: &[u8],
-    ) -> Result<()> {
+    /// Makes a database of the pages that are there: meta pages that say so, and a journal without
+    /// records that continues the state. What of both is there already is replaced: the journal last,
+    /// because a meta page of another lineage refuses it.
+    pub(super) fn write_state(&self, disk: &Arc<dyn Disk>, state: &DatabaseState) -> Result<()> {
+        let path = self.data();
+        let file = disk.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
+        // The higher one counts, also where an opening has made a checkpoint since.
+        let before = read_meta(&*file, &path).map_or(0, |meta| meta.generation.next_multiple_of(2));
+        for generation in [before, before + 1] {
+            let meta = meta_of(state, generation, disk.now_us());
+            let offset = u64::from(meta.page_number()) * state.page_size as u64;
+            file.write_at(offset, &meta.encode()).map_err(Error::io("write", &path))?;
+        }
+        file.sync_data().map_err(Error::io("sync", &path))?;
+        self.make_journal(disk, state)
+    }
+
+    fn make_journal(&self, disk: &Arc<dyn Disk>, state: &DatabaseState) -> Result<()> {
         let journal = self.path.join(JOURNAL_DIR);
+        let segment = journal.join(segment_name(state.lsn.next()));
+        let random = disk.random().map_err(Error::io("draw random bytes for", &segment))?;
         disk.create_dir(&journal).map_err(Error::io("create", &journal))?;
         self.clear_journal(disk)?;
-        write_new(disk, &journal.join(name), first)?;
+        write_new(disk, &segment, &header_of(state, get_u64(&random, 0)).encode())?;
         disk.sync_dir(&journal).map_err(Error::io("sync", &journal))?;
         disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))
     }
@@ -135,6 +154,30 @@ impl Folder {
         disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))?;
         disk.rename(&self.path, target).map_err(Error::io("rename to", target))?;
         sync_parent(disk, target)
+    }
+}
+
+fn meta_of(state: &DatabaseState, generation: u64, written_us: u64) -> Meta {
+    Meta {
+        generation,
+        lineage: state.lineage,
+        page_size: state.page_size,
+        page_count: state.page_count,
+        checkpoint: state.lsn,
+        chain: state.chain,
+        created_us: state.created_us,
+        written_us,
+    }
+}
+
+fn header_of(state: &DatabaseState, incarnation: u64) -> SegmentHeader {
+    SegmentHeader {
+        database_id: state.lineage.database_id,
+        epoch: state.lineage.epoch,
+        first_lsn: state.lsn.next(),
+        incarnation,
+        chain: state.chain,
+        segment_len: SEGMENT_HEADER_SIZE as u64,
     }
 }
 

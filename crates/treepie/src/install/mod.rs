@@ -27,20 +27,19 @@ use crate::{
     error::{Error, Result},
     format::{
         bitmap::page_count_max,
-        bytes::get_u64,
-        meta::{Lineage, Meta},
+        bytes::get_u32,
+        meta::Meta,
         record::{Record, RecordHeader},
-        segment::{SEGMENT_HEADER_SIZE, SegmentHeader},
     },
     ids::{Lsn, PageId},
-    journal::{JournalPosition, segment_name},
+    journal::JournalPosition,
     limits::LSN_MAX,
     options::Options,
     pager::{
         pool::PoolLimits,
         store::{Pager, PagerConfig},
     },
-    recovery::{JOURNAL_DIR, Replay},
+    recovery::Replay,
     sync::{Planted, is_planted},
 };
 
@@ -302,33 +301,17 @@ impl Installer {
         self.note(Reached::State(current))
     }
 
-    /// Completes the database: it can be opened from then on. With `fork` it goes its own way from here,
-    /// in a lineage of its own; without, it stays a copy, which only a replica may be.
+    /// Completes the database: it can be opened from then on, as the copy that it is.
     ///
     /// # Errors
     /// [`Error::Misfit`] when its pages are not complete; [`Error::Io`].
-    pub fn seal(mut self, fork: bool) -> Result<Sealed> {
+    pub fn seal(mut self) -> Result<Sealed> {
         self.end_records()?;
-        let Reached::State(mut state) = self.reached else {
+        let Reached::State(state) = self.reached else {
             return Err(self.misfit(Lsn(0), "its pages are not complete"));
         };
         let disk = Arc::clone(&self.options.disk);
-        if fork {
-            let random = disk.random().map_err(Error::io("draw an epoch for", &self.target))?;
-            let random = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
-            state.lineage = state.lineage.fork(state.lsn, state.chain, random);
-        }
-        let pager = Arc::clone(self.pager());
-        for generation in [0, 1] {
-            let meta = meta_of(&state, generation, disk.now_us());
-            pager.write(PageId(meta.page_number()), &meta.encode())?;
-        }
-        pager.sync()?;
-        self.folder.make_journal(
-            &disk,
-            &segment_name(state.lsn.next()),
-            &first_block(&disk, &state)?,
-        )?;
+        self.folder.write_state(&disk, &state)?;
         tracing::info!(lsn = state.lsn.0, path = %self.folder.path().display(), "sealed");
         let Installer { folder, target, .. } = self;
         Ok(Sealed { disk, folder, target, state })
@@ -426,6 +409,21 @@ impl Sealed {
         &self.state
     }
 
+    /// Makes it go its own way from here, in a lineage of its own. What is a replica of its source does
+    /// not; everything else does, so that nobody takes the two for the same. It must not be open.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then it is as it was, or forked.
+    pub fn fork(&mut self) -> Result<()> {
+        let random = self.disk.random().map_err(Error::io("draw an epoch for", &self.target))?;
+        let DatabaseState { lineage, lsn, chain, .. } = self.state;
+        let lineage = lineage.fork(lsn, chain, get_u32(&random, 0));
+        let state = DatabaseState { lineage, ..self.state };
+        self.folder.write_state(&self.disk, &state)?;
+        self.state = state;
+        Ok(())
+    }
+
     /// Gives it its name, durably; it must not be open. Returns its folder.
     ///
     /// # Errors
@@ -435,32 +433,4 @@ impl Sealed {
         tracing::info!(lsn = self.state.lsn.0, path = %self.target.display(), "installed");
         Ok(self.target)
     }
-}
-
-fn meta_of(state: &DatabaseState, generation: u64, written_us: u64) -> Meta {
-    Meta {
-        generation,
-        lineage: state.lineage,
-        page_size: state.page_size,
-        page_count: state.page_count,
-        checkpoint: state.lsn,
-        chain: state.chain,
-        created_us: state.created_us,
-        written_us,
-    }
-}
-
-/// The first block of a journal without records that continues the state.
-fn first_block(disk: &Arc<dyn Disk>, state: &DatabaseState) -> Result<Vec<u8>> {
-    let random = disk.random().map_err(Error::io("draw random bytes for", JOURNAL_DIR))?;
-    let Lineage { database_id, epoch, .. } = state.lineage;
-    let header = SegmentHeader {
-        database_id,
-        epoch,
-        first_lsn: state.lsn.next(),
-        incarnation: get_u64(&random, 0),
-        chain: state.chain,
-        segment_len: SEGMENT_HEADER_SIZE as u64,
-    };
-    Ok(header.encode().to_vec())
 }

@@ -130,8 +130,9 @@ impl Source {
             installer.record(&record.bytes)?;
         }
         installer.end_records()?;
-        installer.seal(true)?.publish()?;
-        Ok(())
+        let mut sealed = installer.seal()?;
+        sealed.fork()?;
+        sealed.publish().map(|_| ())
     }
 
     /// Opens what was installed, and compares it.
@@ -270,7 +271,7 @@ fn existing_database_is_never_installed_over() {
     source.install_part(&mut installer, 0).expect("the first image");
     let other = harness::options(&disk).install(TARGET).expect_err("one at a time");
     assert!(matches!(other, Error::Locked { .. }), "{other}");
-    let sealed = installer.seal(false).expect("it is complete");
+    let sealed = installer.seal().expect("it is complete");
     drop(harness::options(&disk).open(TARGET).expect("a new database"));
     let error = sealed.publish().expect_err("something is there");
     harness::assert_says(&error, &["create", TARGET, "exists"]);
