@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    copy::saved,
     disk::{Disk, LockError, OpenMode},
     error::{Error, Result},
     format::{
@@ -217,6 +218,7 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         visible: meta.checkpoint,
     };
     let pager = Arc::new(Pager::open(pager, Arc::clone(disk))?);
+    saved::load(disk, path, &meta, &pager)?;
     let config = journal_config(path, options, &meta);
     let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
     let journal_dir = path.join(JOURNAL_DIR);

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{Database, check::Problem};
+use super::{CopyInfo, Database, check::Problem};
 
 /// Most items of damage that a report lists.
 const DAMAGE_MAX: usize = 100;
@@ -49,6 +49,8 @@ pub struct Report {
     pub journal: JournalReport,
     /// Open snapshots and transactions, the oldest first.
     pub readers: Vec<ReaderInfo>,
+    /// Copies that are being made.
+    pub copies: Vec<CopyInfo>,
     /// Counters and watermarks.
     pub stats: Stats,
     /// Damage that was met on the way, the first 100 items of it. What was counted leaves out what
@@ -249,6 +251,7 @@ impl Database {
             pages_free_run_max: space.free_run_max,
             journal: core.journal.report(),
             readers,
+            copies: self.copies(),
             stats: self.stats(),
             damage: damage.items,
             damage_count: damage.count,

@@ -20,7 +20,10 @@ use std::{
 use treepie::planted::{Planted, is_planted, plant};
 use treepie_testkit::tally;
 
-use crate::kills::{self, Kills};
+use crate::{
+    copies,
+    kills::{self, Kills},
+};
 
 /// A check: an error, or a panic, says what it found.
 type Check = fn() -> Result<(), String>;
@@ -62,6 +65,8 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::PageNotFreed, "model", checks::model),
     (Planted::PageFreedTwice, "model", checks::model),
     (Planted::BothMetas, "model", checks::model),
+    (Planted::NoHandOver, "copies under load", copies::under_load),
+    (Planted::HandOverAfterWrite, "copies under load", copies::under_load),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
 ];
 
