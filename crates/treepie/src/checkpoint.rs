@@ -72,6 +72,14 @@ impl Checkpointer {
         self.write_up_to(core, count).map(|(_, written)| written)
     }
 
+    /// Writes all versions that the bound allows; does not sync. Returns how many pages it wrote.
+    ///
+    /// # Errors
+    /// As [`write_early`](Checkpointer::write_early).
+    pub fn write_all(&mut self, core: &Core) -> Result<usize> {
+        self.write_up_to(core, usize::MAX).map(|(_, written)| written)
+    }
+
     /// Writes `count_max` pages; returns also the LSN up to which it looked, if it could look at
     /// all: where that was all pages, all versions up to there are in the file.
     ///

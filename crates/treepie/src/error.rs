@@ -220,6 +220,16 @@ pub enum Error {
         /// The operation that failed: "insert", "remove", …
         operation: &'static str,
     },
+    /// An incremental copy was asked for on a base that is no earlier state of this database. Take a
+    /// full copy.
+    #[error("LSN {lsn} cannot be the base of an incremental copy: {reason}; take a full copy")]
+    #[non_exhaustive]
+    Base {
+        /// LSN of the base.
+        lsn: Lsn,
+        /// Why it is none.
+        reason: &'static str,
+    },
     /// Options that contradict each other or leave their range.
     #[error("option `{option}`: {reason}")]
     Options {
@@ -255,6 +265,7 @@ impl Error {
             }
             &Error::Bound { option, max, hint } => Error::Bound { option, max, hint },
             &Error::Poisoned { action } => Error::Poisoned { action },
+            &Error::Base { lsn, reason } => Error::Base { lsn, reason },
             Error::OutcomeUnknown { lsn, source } => {
                 Error::OutcomeUnknown { lsn: *lsn, source: Arc::clone(source) }
             }
@@ -345,6 +356,8 @@ pub enum Structure {
     Record(Lsn),
     /// An entry of the catalog.
     CatalogEntry,
+    /// The file that says which pages were changed since the last copies.
+    ChangedPages,
 }
 
 impl fmt::Display for Structure {
@@ -356,6 +369,7 @@ impl fmt::Display for Structure {
             Structure::Segment => f.write_str("segment header"),
             Structure::Record(lsn) => write!(f, "record {lsn}"),
             Structure::CatalogEntry => f.write_str("catalog entry"),
+            Structure::ChangedPages => f.write_str("map of changed pages"),
         }
     }
 }

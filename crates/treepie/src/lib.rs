@@ -86,6 +86,7 @@
 compile_error!("Treepie needs a 64-bit Unix: it maps its file with address space to spare");
 
 mod checkpoint;
+mod copy;
 mod database;
 pub mod disk;
 mod error;
@@ -103,9 +104,10 @@ mod sync;
 mod tree;
 mod txn;
 
+pub use copy::{Base, CopyOptions, PageCopy};
 pub use database::{
-    CheckReport, Database, JournalRecords, PageDump, Problem, RawRecord, ReaderInfo, RecordSummary,
-    Records, Report, Stats, TreeReport,
+    CheckReport, CopyInfo, Database, JournalRecords, PageDump, Problem, RawRecord, ReaderInfo,
+    RecordSummary, Records, Report, Stats, TreeReport,
 };
 pub use error::{Damage, Error, Result, Structure};
 pub use format::{meta::Lineage, used::UsedPages};

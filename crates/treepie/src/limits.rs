@@ -25,6 +25,8 @@ pub const ANNOTATIONS_LEN_MAX: usize = 16 << 20;
 pub const LSN_MAX: u64 = 1 << 63;
 /// Highest number of pages: page numbers are 32 bits wide, and the last one is never used.
 pub const PAGE_COUNT_MAX: u32 = u32::MAX;
+/// Most copies at a time: each of them costs every write of the checkpoint a look.
+pub const COPIES_MAX: usize = 16;
 
 /// Longest key in bytes for a page size: a quarter of a page, so that every branch page holds at
 /// least three separators. 2,000 on 8 KiB pages, 976 on 4 KiB pages.

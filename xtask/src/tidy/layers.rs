@@ -33,6 +33,7 @@ const LAYERS: &[Layer] = &[
     apart(&["txn"]),
     apart(&["checkpoint", "recovery", "replication", "inspect"]),
     apart(&["scrub"]),
+    apart(&["copy"]),
     apart(&["database"]),
     apart(&["salvage", "install"]),
 ];

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use treepie::{JournalReport, ReaderInfo, Report, Stats, TreeReport};
+use treepie::{CopyInfo, JournalReport, ReaderInfo, Report, Stats, TreeReport};
 
 use super::{
     check::ProblemObject,
@@ -47,6 +47,7 @@ struct ReportObject {
     trees: Vec<FilledTree>,
     journal: JournalObject,
     readers: Vec<ReaderObject>,
+    copies: Vec<CopyObject>,
     stats: StatsObject,
     damage: Vec<ProblemObject>,
     damage_count: u64,
@@ -85,6 +86,16 @@ struct ReaderObject {
 }
 
 #[derive(Serialize)]
+struct CopyObject {
+    lsn: u64,
+    age_us: u64,
+    opened_at: String,
+    pages_read: u64,
+    pages: u64,
+    side_file_bytes: u64,
+}
+
+#[derive(Serialize)]
 struct StatsObject {
     committed: u64,
     synced: u64,
@@ -119,6 +130,7 @@ impl From<&Report> for ReportObject {
             trees: report.trees.iter().map(FilledTree::from).collect(),
             journal: JournalObject::from(&report.journal),
             readers: report.readers.iter().map(ReaderObject::from).collect(),
+            copies: report.copies.iter().map(CopyObject::from).collect(),
             stats: StatsObject::from(&report.stats),
             damage: report.damage.iter().map(ProblemObject::from).collect(),
             damage_count: report.damage_count,
@@ -157,6 +169,19 @@ impl From<&ReaderInfo> for ReaderObject {
             age_us: reader.age_us,
             opened_at: reader.opened_at.clone(),
             pinned_bytes: reader.pinned_bytes,
+        }
+    }
+}
+
+impl From<&CopyInfo> for CopyObject {
+    fn from(copy: &CopyInfo) -> CopyObject {
+        CopyObject {
+            lsn: copy.lsn.0,
+            age_us: copy.age_us,
+            opened_at: copy.opened_at.clone(),
+            pages_read: copy.pages_read,
+            pages: copy.pages,
+            side_file_bytes: copy.side_file_len,
         }
     }
 }
@@ -232,6 +257,17 @@ fn text(report: &Report) -> Vec<String> {
             reader.age_us as f64 / 1e6,
             reader.opened_at,
             bytes(reader.pinned_bytes),
+        )
+    }));
+    lines.extend(report.copies.iter().map(|copy| {
+        format!(
+            "copy at LSN {}, begun {:.1} s ago at {}, {} of {} pages read, side file {}",
+            copy.lsn,
+            copy.age_us as f64 / 1e6,
+            copy.opened_at,
+            grouped(copy.pages_read),
+            grouped(copy.pages),
+            bytes(copy.side_file_len),
         )
     }));
     lines.extend(stats.poisoned_by.map(|what| format!("POISONED by a failed {what}")));

@@ -13,7 +13,7 @@ use treepie::disk::{Disk, DiskFile, DiskLock, LockError, OpenMode, ScratchMap};
 use super::{
     content::Content,
     fault::{Call, Failure, Fault, PlantedBug, result_of},
-    file::{FileState, SimFile, SimLock, SimScratch},
+    file::{FileState, SimFile, SimLock, SimScratch, SimScratchFile},
     log::{Base, Entry, Event, Log},
     names::{FileId, NameChange, Names, Node, parent},
 };
@@ -464,6 +464,15 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(Box::new(SimScratch::new(len)))
+    }
+
+    fn scratch_file(&self, dir: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.call(Call::Scratch, dir)?;
+        if !state.names.is_dir(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        drop(state);
+        Ok(Arc::new(SimScratchFile::new(self.clone(), dir.join("scratch"))))
     }
 
     fn now_us(&self) -> u64 {

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use treepie::disk::{DiskFile, DiskLock, DiskMap, ScratchMap};
 
 use super::{
@@ -261,6 +261,79 @@ impl ScratchMap for SimScratch {
 
     fn size(&self) -> usize {
         self.len
+    }
+}
+
+/// A file without a name. Nothing of it outlives the process, so it is not in the log.
+#[derive(Debug)]
+pub(crate) struct SimScratchFile {
+    disk: SimDisk,
+    /// What faults know it by.
+    path: PathBuf,
+    content: Mutex<Content>,
+}
+
+impl SimScratchFile {
+    pub(crate) fn new(disk: SimDisk, path: PathBuf) -> SimScratchFile {
+        SimScratchFile { disk, path, content: Mutex::default() }
+    }
+
+    fn call(&self, call: Call, detail: u64) -> io::Result<()> {
+        match self.disk.enter(call, &self.path, detail)? {
+            (_, Some(failure)) => Err(failure.error.to_error()),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+impl DiskFile for SimScratchFile {
+    fn len(&self) -> io::Result<u64> {
+        self.call(Call::Len, 0)?;
+        Ok(self.content.lock().len())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.call(Call::Read, mix(offset, buf.len() as u64))?;
+        let content = self.content.lock();
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > content.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        content.read(offset, buf);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.call(Call::Write, mix(offset, hash_bytes(buf)))?;
+        self.content.lock().write(offset, buf);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.call(Call::Allocate, len)?;
+        let mut content = self.content.lock();
+        if len > content.len() {
+            content.set_len(len);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.call(Call::SetLen, len)?;
+        self.content.lock().set_len(len);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.call(Call::SyncData, 0)
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.call(Call::StartWriteback, mix(offset, len))
+    }
+
+    fn map(&self, _reserve: usize) -> io::Result<Box<dyn DiskMap>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The database as its users hold it: open, read, write, checkpoint, check, report, close.
 
 mod check;
+mod copy;
 mod inspect;
 mod last_changes;
 mod open;
@@ -21,6 +22,7 @@ mod threads;
 use std::{fmt, panic::Location, path::Path, sync::Arc};
 
 pub use check::{CheckReport, Problem};
+pub use copy::CopyInfo;
 pub use inspect::{JournalRecords, PageDump, RecordSummary};
 pub use records::{RawRecord, Records};
 use room::make_room;
@@ -29,6 +31,7 @@ pub use report::{ReaderInfo, Report, Stats, TreeReport};
 
 use crate::{
     checkpoint::Checkpointer,
+    copy::saved,
     error::{Error, Result},
     format::meta::Lineage,
     ids::{DatabaseId, Lsn},
@@ -321,13 +324,16 @@ impl Shared {
         }
         let lsn = self.checkpointer.lock().checkpoint(&core)?;
         tracing::info!(lsn = lsn.0, path = %core.path.display(), "closed");
-        if lsn == core.watermarks.committed() && core.pager.registry.readers().entries().is_empty()
+        // A copy may have to read what lies beyond the last page that is in use now.
+        if lsn == core.watermarks.committed()
+            && core.pager.registry.readers().entries().is_empty()
+            && core.pager.copies.is_empty()
         {
             let page_count = core.writer.lock().pages.page_count();
             core.pager.shrink(page_count)?;
         }
         core.journal.shrink()?;
-        Ok(())
+        saved::save(&core)
     }
 }
 

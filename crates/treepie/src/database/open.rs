@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    copy::saved,
     disk::{Disk, LockError, OpenMode},
     error::{Error, Result},
     format::{
@@ -207,6 +208,7 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         visible: meta.checkpoint,
     };
     let pager = Arc::new(Pager::open(pager, Arc::clone(disk))?);
+    saved::load(disk, path, &meta, &pager)?;
     let config = journal_config(path, options, &meta);
     let from = JournalPosition { lsn: meta.checkpoint, chain: meta.chain };
     let mut replay = Replay::new(Arc::clone(&pager), path.join(JOURNAL_DIR), may_write);

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{Database, check::Problem};
+use super::{CopyInfo, Database, check::Problem};
 
 /// Most items of damage that a report lists.
 const DAMAGE_MAX: usize = 100;
@@ -51,6 +51,8 @@ pub struct Report {
     pub journal_pins: Vec<PinInfo>,
     /// Open snapshots and transactions, the oldest first.
     pub readers: Vec<ReaderInfo>,
+    /// Copies that are being made.
+    pub copies: Vec<CopyInfo>,
     /// Counters and watermarks.
     pub stats: Stats,
     /// Damage that was met on the way, the first 100 items of it. What was counted leaves out what
@@ -252,6 +254,7 @@ impl Database {
             journal: core.journal.report(),
             journal_pins: core.journal.pins(),
             readers,
+            copies: self.copies(),
             stats: self.stats(),
             damage: damage.items,
             damage_count: damage.count,

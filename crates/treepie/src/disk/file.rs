@@ -92,6 +92,11 @@ impl Disk for RealDisk {
         Ok(Box::new(RealScratch::create(dir, len)?))
     }
 
+    fn scratch_file(&self, dir: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = tempfile::tempfile_in(dir)?;
+        Ok(Arc::new(RealFile { file, medium: Medium::default() }))
+    }
+
     /// A clock set before 1970 reads as 0, one that overflows 64 bits as the largest time.
     fn now_us(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -263,6 +268,18 @@ mod tests {
             assert_eq!(&bytes[..3], b"pie");
             assert!(bytes[3..].iter().all(|&byte| byte == 0));
         }
+    }
+
+    #[test]
+    fn a_scratch_file_is_read_again_and_has_no_name() {
+        let dir = folder();
+        let file = RealDisk.scratch_file(dir.path()).unwrap();
+        assert!(RealDisk.list(dir.path()).unwrap().is_empty());
+        file.write_at(9_000, b"pie").unwrap();
+        let mut bytes = [1; 4];
+        file.read_at(8_999, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"\0pie");
+        assert!(RealDisk.scratch_file(&dir.path().join("none")).is_err());
     }
 
     #[test]

@@ -62,6 +62,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError>;
     /// Writable memory backed by an unlinked scratch file in `dir`: `len` bytes, zeroed.
     fn scratch(&self, dir: &Path, len: usize) -> io::Result<Box<dyn ScratchMap>>;
+    /// An empty scratch file in `dir` for reading and writing: it has no name, nothing of it needs to
+    /// be durable, and it is gone when it is dropped, also after a crash.
+    fn scratch_file(&self, dir: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let name = u128::from_le_bytes(self.random()?);
+        let path = dir.join(format!("scratch-{name:032x}"));
+        let file = self.open(&path, OpenMode::CreateNew)?;
+        self.remove(&path)?;
+        Ok(file)
+    }
     /// Wall-clock time in microseconds since 1970.
     fn now_us(&self) -> u64;
     /// 16 bytes that no other call returns.

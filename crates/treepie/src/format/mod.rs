@@ -13,6 +13,7 @@ pub mod blocks;
 pub mod bytes;
 pub mod catalog;
 pub mod change;
+pub mod changed;
 pub mod checksum;
 pub mod compression;
 pub mod frame;

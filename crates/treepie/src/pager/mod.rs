@@ -3,6 +3,8 @@
 
 pub mod access;
 mod chains;
+pub mod changed;
+pub mod copies;
 pub mod directory;
 pub mod in_place;
 mod map;

@@ -24,6 +24,8 @@ use crate::{
 
 use super::{
     access::FRONT_LEN,
+    changed::ChangedPages,
+    copies::Copies,
     directory::{Directory, Found},
     map::{MapCell, prefetch_lines},
     pool::{Pool, PoolLimits},
@@ -69,6 +71,10 @@ pub struct Pager {
     pub pool: Pool,
     /// Who reads what.
     pub registry: Registry,
+    /// Who copies the file.
+    pub copies: Copies,
+    /// What was written since they began.
+    pub changed: ChangedPages,
 }
 
 /// What an error says when the data file cannot grow.
@@ -102,6 +108,8 @@ impl Pager {
             directory: Directory::new(),
             pool: Pool::new(page_size, config.pool, disk, config.scratch_dir),
             registry: Registry::new(config.readers_max, config.visible),
+            copies: Copies::default(),
+            changed: ChangedPages::default(),
             file,
             path,
         })
@@ -194,6 +202,27 @@ impl Pager {
     /// What the operating system says.
     pub fn read_medium(&self, first: PageId, buf: &mut [u8]) -> std::io::Result<()> {
         self.file.read_medium(u64::from(first.0) * self.page_size as u64, buf)
+    }
+
+    /// Reads whole pages, not through the map; nothing is verified.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn read_file(&self, first: PageId, buf: &mut [u8]) -> Result<()> {
+        let offset = u64::from(first.0) * self.page_size as u64;
+        self.file.read_at(offset, buf).map_err(Error::io("read", &self.path))
+    }
+
+    /// The version of a page, or of a run, that is in memory at `lsn`.
+    ///
+    /// # Errors
+    /// [`Error::Bound`] when it must be made anew, and there is no memory for it.
+    pub fn version(&self, id: PageId, lsn: Lsn) -> Result<Option<&[u8]>> {
+        match self.directory.find(id, lsn) {
+            Found::Map | Found::Free => Ok(None),
+            Found::Version(_, bytes) => Ok(Some(bytes)),
+            Found::Hidden => self.restored(id, lsn).map(Some),
+        }
     }
 
     /// Verifies a page of the file at its first touch: checksum, number, layout.
@@ -327,8 +356,15 @@ impl Pager {
         let end = first.0 as usize + bytes.len() / self.page_size;
         let end = u32::try_from(end).expect("page numbers were handed out by the space map");
         self.grow(end, bytes.len() >= BULK_LEN_MIN)?;
+        if !is_planted(Planted::HandOverAfterWrite) {
+            self.copies.before_write(self, first, end - first.0);
+        }
+        self.changed.mark(first, end - first.0);
         let offset = u64::from(first.0) * self.page_size as u64;
         self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path))?;
+        if is_planted(Planted::HandOverAfterWrite) {
+            self.copies.before_write(self, first, end - first.0);
+        }
         // A page inside a run may have been verified when it was another one.
         let view = self.map.view();
         (first.0..)

@@ -37,7 +37,7 @@ pub struct FoundDamage {
 }
 
 impl FoundDamage {
-    pub(super) fn new(
+    pub(crate) fn new(
         file: PathBuf,
         offset: u64,
         what: String,

@@ -16,8 +16,8 @@
 
 #[cfg(test)]
 mod counted;
-mod damage;
-mod owner;
+pub mod damage;
+pub mod owner;
 mod pace;
 mod pages;
 mod segments;

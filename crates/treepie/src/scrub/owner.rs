@@ -17,7 +17,7 @@ const BRANCHES_MAX: usize = 10_000;
 
 /// The tree of `trees` that owns a page, and its name. `claimed` is what the page's header says; `NONE`
 /// is what nobody owns. What is read for it is added to `read`, in bytes.
-pub(super) fn find(
+pub fn find(
     snapshot: &Snapshot,
     trees: &[TreeInfo],
     page: PageId,

@@ -29,6 +29,14 @@ pub enum Planted {
     FrameFreedEarly,
     /// A walk through a chain does not notice that versions were taken out meanwhile.
     WalkNotRepeated,
+    /// A copy is not given the pages that the checkpoint is about to write over.
+    NoHandOver,
+    /// It is given them when they are written.
+    HandOverAfterWrite,
+    /// A copy moves its cursor before it has read the pages.
+    CursorBeforeRead,
+    /// What is written since a copy is noted only from a moment after its beginning on.
+    LateGeneration,
 
     // The journal.
     /// A sync of the journal does nothing.

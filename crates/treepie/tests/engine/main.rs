@@ -11,6 +11,7 @@ mod bad_input;
 mod batches;
 mod bit_flips;
 mod concurrency;
+mod copies;
 mod exhaustive;
 mod failing_calls;
 mod faults;

@@ -61,6 +61,10 @@ impl Disk for Turning {
         self.0.scratch(dir, len)
     }
 
+    fn scratch_file(&self, dir: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(TurningFile(self.0.scratch_file(dir)?)))
+    }
+
     fn now_us(&self) -> u64 {
         self.0.now_us()
     }

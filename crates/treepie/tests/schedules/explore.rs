@@ -23,12 +23,13 @@ use crate::{planted::BUGS, strategy::Strategies};
 /// Schedules of all tests together, unless `TREEPIE_SCHEDULES` says otherwise.
 const COUNT: u64 = 100_000;
 /// The tests and their shares of it, in thousandths.
-const SHARES: [(&str, u64); 12] = [
-    ("writers", 220),
+const SHARES: [(&str, u64); 13] = [
+    ("writers", 200),
     ("readers", 150),
     ("readers of weaker writes", 80),
     ("checkpoint", 120),
     ("scrub", 20),
+    ("copies", 20),
     ("poison", 90),
     ("failing checkpoint", 40),
     ("submit", 100),

@@ -9,6 +9,7 @@
 //! a seed of its own. A failure prints the seed; `TREEPIE_SCHEDULE=<seed>` runs that one alone.
 
 mod checkpoint;
+mod copies;
 mod directory;
 mod disk;
 mod explore;

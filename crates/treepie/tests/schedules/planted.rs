@@ -3,6 +3,7 @@
 use treepie::{Durability, schedules::Planted};
 
 use crate::{
+    copies::copies,
     directory::{directory, walks},
     explore::expect_found,
     readers::readers,
@@ -49,4 +50,12 @@ planted! {
         QuietReader, 10_000, "page", directory;
     a_version_that_is_changed_in_place_under_a_reader_is_found:
         TakenUnseen, 20_000, "page", walks;
+    a_copy_that_is_not_given_what_is_written_over_is_found:
+        NoHandOver, 2_000, "newer", copies;
+    a_copy_that_is_given_pages_when_they_are_written_is_found:
+        HandOverAfterWrite, 2_000, "newer", copies;
+    a_copy_whose_cursor_is_ahead_of_its_reads_is_found:
+        CursorBeforeRead, 20_000, "newer", copies;
+    a_generation_that_begins_too_late_is_found:
+        LateGeneration, 20_000, "differs", copies;
 }

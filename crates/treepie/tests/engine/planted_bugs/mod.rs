@@ -21,7 +21,7 @@ use treepie::planted::{Planted, is_planted, plant};
 use treepie_testkit::tally;
 
 use crate::{
-    install,
+    copies, install,
     kills::{self, Kills},
 };
 
@@ -67,6 +67,8 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::BothMetas, "model", checks::model),
     (Planted::InstalledNotSynced, "cut installations", cut_installations),
     (Planted::InstallingNotNoted, "cut installations", cut_installations),
+    (Planted::NoHandOver, "copies under load", copies::under_load),
+    (Planted::HandOverAfterWrite, "copies under load", copies::under_load),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
 ];
 
