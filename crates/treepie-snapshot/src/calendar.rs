@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn every_day_up_to_2400_has_its_own_date_in_order() {
         let mut last = (1969, 12, 31);
-        for day in 0..157_055 {
+        for day in 0..157_054 {
             let next = date(day);
             assert!(next > last, "{next:?} after {last:?}");
             assert_eq!(day_of(next.0, next.1, next.2), Some(day), "{next:?}");
@@ -133,7 +133,9 @@ mod tests {
         assert_eq!(compact(us), "20231114T221320Z");
         assert_eq!(from_compact(&compact(us)), Some(us));
         assert_eq!(readable(us + 250), "2023-11-14 22:13:20.000250 UTC");
-        for text in ["", "20231114T221320", "20231114 221320Z", "2023111４T221320Z", "20231114T246060Z"] {
+        for text in
+            ["", "20231114T221320", "20231114 221320Z", "2023111４T221320Z", "20231114T246060Z"]
+        {
             assert_eq!(from_compact(text), None, "{text}");
         }
         // No number of microseconds makes it panic.

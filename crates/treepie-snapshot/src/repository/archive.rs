@@ -115,7 +115,8 @@ pub fn archive_start(
 ) -> ArchiveStart {
     let of = |kind_fits: fn(Kind) -> bool| {
         let entries = manifest.entries.iter().map(|entry| &entry.stream);
-        let own = entries.filter(move |stream| stream.lineage == *lineage && kind_fits(stream.kind));
+        let own =
+            entries.filter(move |stream| stream.lineage == *lineage && kind_fits(stream.kind));
         own.map(|stream| stream.last).max()
     };
     let is_fork_of_ours = lineage.epoch > 0

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use treepie::{Lineage, ids::{DatabaseId, Lsn}};
+use treepie::{
+    Lineage,
+    ids::{DatabaseId, Lsn},
+};
 
 use super::naming;
 use crate::store::{Name, shortened};

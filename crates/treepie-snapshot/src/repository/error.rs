@@ -1,6 +1,9 @@
 //! What a repository can fail with, and what the caller can do next.
 
-use treepie::{Lineage, ids::{DatabaseId, Lsn}};
+use treepie::{
+    Lineage,
+    ids::{DatabaseId, Lsn},
+};
 
 use super::plan::Hole;
 use crate::{calendar::readable, store::StoreError};
@@ -19,7 +22,9 @@ pub enum RepositoryError {
         place: String,
     },
     /// The newest manifest cannot be read. Restores go on with the one before it.
-    #[error("{file} in {place} is damaged ({what}); nothing is written until `rebuild` has made a new manifest of the streams themselves")]
+    #[error(
+        "{file} in {place} is damaged ({what}); nothing is written until `rebuild` has made a new manifest of the streams themselves"
+    )]
     ManifestDamaged {
         /// The store.
         place: String,
@@ -29,7 +34,9 @@ pub enum RepositoryError {
         what: String,
     },
     /// The manifest was written by a newer Treepie.
-    #[error("{file} in {place} has version {found}, this build reads up to {supported}; upgrade Treepie")]
+    #[error(
+        "{file} in {place} has version {found}, this build reads up to {supported}; upgrade Treepie"
+    )]
     ManifestVersion {
         /// The store.
         place: String,
@@ -47,7 +54,9 @@ pub enum RepositoryError {
         place: String,
     },
     /// A stream that does not belong here.
-    #[error("this repository holds backups of database {expected}, not of {found}; use another one")]
+    #[error(
+        "this repository holds backups of database {expected}, not of {found}; use another one"
+    )]
     Stranger {
         /// Whose backups are here.
         expected: DatabaseId,
@@ -70,7 +79,9 @@ pub enum RepositoryError {
         what: &'static str,
     },
     /// An increment without what it builds on.
-    #[error("the repository has no stream that ends at LSN {base} with the chain hash that the increment builds on; write a full backup")]
+    #[error(
+        "the repository has no stream that ends at LSN {base} with the chain hash that the increment builds on; write a full backup"
+    )]
     NoBase {
         /// Where the base would end.
         base: Lsn,
@@ -93,7 +104,9 @@ pub enum RepositoryError {
         epoch: u64,
     },
     /// More than one branch has this epoch: the same backup was restored more than once.
-    #[error("the repository has {count} branches of epoch {epoch}; name one by the LSN that it forked at too")]
+    #[error(
+        "the repository has {count} branches of epoch {epoch}; name one by the LSN that it forked at too"
+    )]
     AmbiguousBranch {
         /// The epoch that was asked for.
         epoch: u64,
@@ -101,7 +114,9 @@ pub enum RepositoryError {
         count: usize,
     },
     /// The manifest names a file that is not there.
-    #[error("{file} is in the manifest of {place} and not in the store; if it was not pruned just now, copy it back, or plan without it")]
+    #[error(
+        "{file} is in the manifest of {place} and not in the store; if it was not pruned just now, copy it back, or plan without it"
+    )]
     FileMissing {
         /// The store.
         place: String,

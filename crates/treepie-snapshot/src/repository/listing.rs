@@ -100,9 +100,10 @@ pub(super) fn listing(manifest: &Manifest, report: &FilesReport) -> Listing {
         records.sort_by_key(|entry| (entry.stream.base.lsn, entry.stream.last.lsn));
         listing.records.extend(runs(&records, &reach, branch));
     }
-    let damaged = manifest.entries.iter().filter(|entry| {
-        entry.is_snapshot() && !seen.contains(entry.id.as_str())
-    });
+    let damaged = manifest
+        .entries
+        .iter()
+        .filter(|entry| entry.is_snapshot() && !seen.contains(entry.id.as_str()));
     listing.snapshots.extend(damaged.map(|entry| info(entry, None)));
     listing.snapshots.sort_by(|a, b| {
         (a.time_us, a.lsn, a.created_us, &a.id).cmp(&(b.time_us, b.lsn, b.created_us, &b.id))
@@ -116,9 +117,8 @@ fn restore_bytes(reach: &Reach<'_>, branch: usize, entry: &Entry) -> Option<u64>
     if entry.stream.kind == Kind::Full {
         return Some(entry.bytes);
     }
-    let legs = reach.way_to(branch, entry.stream.base.lsn).filter(|_| {
-        reach.has_base_of(branch, entry)
-    })?;
+    let legs =
+        reach.way_to(branch, entry.stream.base.lsn).filter(|_| reach.has_base_of(branch, entry))?;
     Some(legs.iter().fold(entry.bytes, |sum, leg| sum.saturating_add(leg.entry.bytes)))
 }
 

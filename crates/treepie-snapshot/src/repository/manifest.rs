@@ -19,7 +19,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use treepie::{Lineage, ids::{DatabaseId, Lsn}};
+use treepie::{
+    Lineage,
+    ids::{DatabaseId, Lsn},
+};
 
 use super::{
     RepositoryError,
@@ -102,7 +105,8 @@ impl Manifest {
             .iter()
             .map(|entry| serde_json::to_string(entry).expect("strings and numbers are JSON"))
             .collect();
-        let body = format!("{{\"database\":{database},\"entries\":[\n{}\n]}}\n", entries.join(",\n"));
+        let body =
+            format!("{{\"database\":{database},\"entries\":[\n{}\n]}}\n", entries.join(",\n"));
         let digest = digest(head.as_bytes(), body.as_bytes());
         format!("{head}{DIGEST_FIELD}{digest}\"}}\n{body}").into_bytes()
     }
@@ -408,10 +412,7 @@ mod tests {
         let mut manifest = sample();
         let mut other = full(lineage(0), 20);
         other.stream.last.chain ^= 1;
-        assert!(matches!(
-            manifest.add(other),
-            Err(RepositoryError::Diverged { lsn: Lsn(20), .. })
-        ));
+        assert!(matches!(manifest.add(other), Err(RepositoryError::Diverged { lsn: Lsn(20), .. })));
         let mut stranger = full(lineage(0), 20);
         stranger.stream.lineage.database_id = DatabaseId([9; 16]);
         assert!(matches!(manifest.add(stranger), Err(RepositoryError::Stranger { .. })));

@@ -32,7 +32,7 @@ mod rebuild;
 mod retention;
 mod squash;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod watermark;
 mod writer;
 

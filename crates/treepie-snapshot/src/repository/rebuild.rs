@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use super::{
-    Description, Entry, Manifest, RepositoryError,
-    manifest,
+    Description, Entry, Manifest, RepositoryError, manifest,
     naming::{self, Named},
 };
 use crate::store::{Name, Store, StoreError, numbered};

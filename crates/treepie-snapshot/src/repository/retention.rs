@@ -190,9 +190,7 @@ impl<'a> Keeper<'_, 'a> {
         ];
         for (count, period, why) in periods {
             let mut seen = BTreeSet::new();
-            let first_of = |entry: &&&Entry| {
-                seen.len() < count && seen.insert(period(time(entry)))
-            };
+            let first_of = |entry: &&&Entry| seen.len() < count && seen.insert(period(time(entry)));
             chosen.extend(restorable.iter().filter(first_of).map(|entry| (*entry, why)));
         }
         if let Some(age) = policy.within_us {

@@ -24,15 +24,19 @@ pub(super) fn squash_plan(
     entries: &[&Entry],
     branch: Option<Branch>,
 ) -> Result<Option<SquashPlan>, RepositoryError> {
-    // Records would have to be replayed: what needs them is no matter of merging pages.
-    let snapshots = entries.iter().copied().filter(|entry| entry.is_snapshot());
-    let chains = Chains::new(snapshots.clone());
-    let Some(branch) = choose_branch(&chains, branch)? else { return Ok(None) };
-    let lineage = chains.lineage(branch);
+    let snapshots: Vec<&Entry> =
+        entries.iter().copied().filter(|entry| entry.is_snapshot()).collect();
+    let all = Chains::new(snapshots.iter().copied());
+    let Some(branch) = choose_branch(&all, branch)? else { return Ok(None) };
+    // Neither records nor another lineage's streams: what needs them is no matter of merging pages.
+    let lineage = all.lineage(branch);
+    let own = snapshots.into_iter().filter(|entry| entry.stream.lineage == lineage);
+    let chains = Chains::new(own.clone());
+    let branch = chains.branch(&lineage).expect("it has streams");
     let reach = chains.search(branch, &[]);
-    let own = snapshots.filter(|entry| entry.stream.lineage == lineage);
     let restorable = own.filter(|entry| reach.has_base_of(branch, entry));
-    let Some(newest) = restorable.max_by_key(|entry| (entry.stream.last.lsn, is_full(entry))) else {
+    let Some(newest) = restorable.max_by_key(|entry| (entry.stream.last.lsn, is_full(entry)))
+    else {
         return Ok(None);
     };
     if is_full(newest) {

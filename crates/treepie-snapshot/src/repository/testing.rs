@@ -1,27 +1,30 @@
 //! Entries for the tests of this crate.
 
-use treepie::{Lineage, ids::{DatabaseId, Lsn}};
+use treepie::{
+    Lineage,
+    ids::{DatabaseId, Lsn},
+};
 
 use super::{Description, Entry, Kind, Position, entry::hex, naming};
 
 /// Microseconds between two LSNs.
-pub(super) const STEP_US: u64 = 60_000_000;
+pub(crate) const STEP_US: u64 = 60_000_000;
 /// The time of LSN 0.
-pub(super) const START_US: u64 = 1_700_000_000_000_000;
+pub(crate) const START_US: u64 = 1_700_000_000_000_000;
 
 /// The lineage of an epoch that began anew, or of one that forked.
-pub(super) fn lineage(epoch: u64) -> Lineage {
+pub(crate) fn lineage(epoch: u64) -> Lineage {
     Lineage { database_id: DatabaseId([1; 16]), epoch, forked_at: Lsn(0), forked_chain: 0 }
 }
 
 /// A lineage that forked from another one.
-pub(super) fn fork(parent: Lineage, at: u64) -> Lineage {
+pub(crate) fn fork(parent: Lineage, at: u64) -> Lineage {
     let (epoch, forked_at) = (parent.epoch + 1, Lsn(at));
     Lineage { epoch, forked_at, forked_chain: chain(parent, at), ..parent }
 }
 
 /// The chain hash of an LSN: of the parent's history below the fork, and its own above.
-pub(super) fn chain(lineage: Lineage, lsn: u64) -> u64 {
+pub(crate) fn chain(lineage: Lineage, lsn: u64) -> u64 {
     if lsn == lineage.forked_at.0 && lineage.epoch > 0 {
         return lineage.forked_chain;
     }
@@ -34,12 +37,12 @@ pub(super) fn chain(lineage: Lineage, lsn: u64) -> u64 {
 }
 
 /// The time of an LSN.
-pub(super) fn time(lsn: u64) -> u64 {
+pub(crate) fn time(lsn: u64) -> u64 {
     START_US + lsn * STEP_US
 }
 
 /// An entry; its id follows from what it is.
-pub(super) fn entry(kind: Kind, lineage: Lineage, base: u64, last: u64, bytes: u64) -> Entry {
+pub(crate) fn entry(kind: Kind, lineage: Lineage, base: u64, last: u64, bytes: u64) -> Entry {
     let position = |lsn| Position { lsn: Lsn(lsn), chain: chain(lineage, lsn) };
     let base = if kind == Kind::Full { Position::default() } else { position(base) };
     let first = if kind == Kind::Records { base.lsn.0 + 1 } else { last };
@@ -64,16 +67,16 @@ pub(super) fn entry(kind: Kind, lineage: Lineage, base: u64, last: u64, bytes: u
 }
 
 /// A full stream of 1,000 bytes.
-pub(super) fn full(lineage: Lineage, last: u64) -> Entry {
+pub(crate) fn full(lineage: Lineage, last: u64) -> Entry {
     entry(Kind::Full, lineage, 0, last, 1000)
 }
 
 /// An increment of 100 bytes.
-pub(super) fn increment(lineage: Lineage, base: u64, last: u64) -> Entry {
+pub(crate) fn increment(lineage: Lineage, base: u64, last: u64) -> Entry {
     entry(Kind::Increment, lineage, base, last, 100)
 }
 
 /// Records, 10 bytes each.
-pub(super) fn records(lineage: Lineage, base: u64, last: u64) -> Entry {
+pub(crate) fn records(lineage: Lineage, base: u64, last: u64) -> Entry {
     entry(Kind::Records, lineage, base, last, 10 * (last - base))
 }

@@ -85,8 +85,7 @@ impl Watermark {
     #[must_use]
     pub fn verified_us(&self, entry: &Entry) -> Option<u64> {
         let verified = self.verified.get(entry.file.as_str())?;
-        let is_same =
-            verified.bytes == entry.bytes && verified.digest == hex(&entry.stream.digest);
+        let is_same = verified.bytes == entry.bytes && verified.digest == hex(&entry.stream.digest);
         is_same.then_some(verified.verified_us)
     }
 
@@ -155,6 +154,8 @@ mod tests {
         manifest.entries[0].stream.digest[0] ^= 1;
 
         let path = Path::new("/repo/manifest/verified.json");
+        let disk = disk.settled(2);
+        let store = LocalStore::on(Arc::new(disk.clone()), "/repo");
         let bytes = disk.file_bytes(path).unwrap();
         for bit in 0..bytes.len() as u64 * 8 {
             disk.flip_bit(path, bit);

@@ -87,8 +87,7 @@ impl LocalStore {
     fn begin(&self, name: &Name) -> Result<LocalWriter, StoreError> {
         let folder = self.prepare_folder(name)?;
         let random = u64::from_le_bytes(first_half(self.random()?));
-        let temporary =
-            folder.join(format!("{TEMPORARY}{}-{random:016x}", compact(self.now_us())));
+        let temporary = folder.join(format!("{TEMPORARY}{}-{random:016x}", compact(self.now_us())));
         let file = self.disk.open(&temporary, OpenMode::CreateNew);
         let file = file.map_err(self.io("create", name))?;
         Ok(LocalWriter {
