@@ -38,14 +38,20 @@
 //! # }
 //! ```
 
+mod backup;
+pub mod calendar;
 mod error;
 mod format;
 mod hash;
 pub mod limits;
 mod progress;
+pub mod repository;
+mod restore;
 mod seal;
+pub mod store;
 mod stream;
 
+pub use backup::{BackupOptions, BackupReport, backup};
 pub use error::{Error, Place, Result, StreamDamage};
 pub use format::{
     header::{
@@ -56,6 +62,7 @@ pub use format::{
 };
 pub use hash::{Digest, GroupHash, GroupHasher, PageHasher};
 pub use progress::{CancelToken, Control, Paced, Progress};
+pub use restore::{RestoreOptions, RestoreReport, Restorer, restore, restore_chain, restore_plan};
 pub use seal::{Key, KeyId, Keys};
 pub use stream::{
     Content, ReadOptions, RecordBuffer, RecordPiece, StreamOptions, StreamReader, StreamSummary,

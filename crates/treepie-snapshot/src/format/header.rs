@@ -76,7 +76,7 @@ pub enum StreamKind {
 }
 
 /// A place in the history of a database: a record, and the hash of everything up to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Number of the record; 0 before the first one.
     pub lsn: Lsn,
