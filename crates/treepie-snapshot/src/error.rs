@@ -2,7 +2,9 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::seal::KeyId;
+use treepie::ids::Lsn;
+
+use crate::{repository::RepositoryError, seal::KeyId};
 
 /// Result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -127,6 +129,56 @@ pub enum Error {
     /// The token said so.
     #[error("cancelled")]
     Cancelled,
+    /// The database failed.
+    #[error(transparent)]
+    Engine(#[from] treepie::Error),
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Streams that are to be restored together do not continue one another.
+    #[error(
+        "the stream continues or needs LSN {wanted}, and the restore is at LSN {found}: {reason}"
+    )]
+    #[non_exhaustive]
+    Chain {
+        /// The LSN that the stream is about.
+        wanted: Lsn,
+        /// Where the streams before it have led.
+        found: Lsn,
+        /// What does not fit, and what to do.
+        reason: &'static str,
+    },
+    /// Records are missing between the archive and the journal.
+    #[error("records {first} to {last} cannot be archived: {reason}")]
+    #[non_exhaustive]
+    Archive {
+        /// The first of them.
+        first: Lsn,
+        /// The last of them.
+        last: Lsn,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// A stream that was verified is another one than the manifest says.
+    #[error(
+        "{file} in the repository {what}; verify tells what is whole, `forget` it and make a new backup"
+    )]
+    #[non_exhaustive]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// What was restored is not what the stream says. It was not published.
+    #[error("what was restored in {} is not what the backup says: {what}; remove it, and verify the backup", path.display())]
+    #[non_exhaustive]
+    Restored {
+        /// Where it is.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
 }
 
 impl Error {

@@ -50,6 +50,7 @@ mod restore;
 mod seal;
 pub mod store;
 mod stream;
+mod tasks;
 
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use error::{Error, Place, Result, StreamDamage};
@@ -67,6 +68,11 @@ pub use seal::{Key, KeyId, Keys};
 pub use stream::{
     Content, ReadOptions, RecordBuffer, RecordPiece, StreamOptions, StreamReader, StreamSummary,
     StreamWriter, verify,
+};
+pub use tasks::{
+    ArchiveOptions, ArchiveReport, Archiver, DrillReport, Extent, Kept, RepositoryReport,
+    SquashReport, StreamFault, archive, describe, drill, keep, rebuild_manifest, squash,
+    verify_repository,
 };
 #[doc(no_inline)]
 pub use treepie::{Lineage, ids};

@@ -135,6 +135,12 @@ impl Control {
         self
     }
 
+    /// The same, told how many bytes there will be, if nobody has said so.
+    pub(crate) fn total_if_unknown(mut self, bytes: Option<u64>) -> Control {
+        self.total = self.total.or(bytes);
+        self
+    }
+
     /// A reader or writer whose bytes are what is counted, slowed and stopped.
     pub fn pace<T>(self, inner: T) -> Paced<T> {
         let now = Instant::now();
@@ -194,7 +200,7 @@ impl<T> Paced<T> {
     }
 
     /// How many of `len` bytes may go now, once it is their turn.
-    fn admit(&mut self, len: usize) -> io::Result<usize> {
+    pub(crate) fn admit(&mut self, len: usize) -> io::Result<usize> {
         let cancelled = |_: Error| io::Error::other(CancelledMark);
         self.cancel.check().map_err(cancelled)?;
         let Some(bucket) = &mut self.bucket else { return Ok(len) };
@@ -205,7 +211,7 @@ impl<T> Paced<T> {
         Ok(len.min(bucket.piece()))
     }
 
-    fn passed(&mut self, len: usize) {
+    pub(crate) fn passed(&mut self, len: usize) {
         let now = Instant::now();
         if let Some(bucket) = &mut self.bucket {
             bucket.take(len as u64, now);
@@ -219,6 +225,23 @@ impl<T> Paced<T> {
 impl<T> fmt::Debug for Paced<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Paced").field("bytes_done", &self.meter.done).finish_non_exhaustive()
+    }
+}
+
+impl Paced<io::Sink> {
+    /// Counts bytes that went elsewhere, once it is their turn.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(crate) fn note(&mut self, mut bytes: u64) -> Result<()> {
+        while bytes > 0 {
+            let piece = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let len =
+                self.admit(piece).map_err(|error| Error::io("pace", self.meter.done, error))?;
+            self.passed(len);
+            bytes -= len as u64;
+        }
+        Ok(())
     }
 }
 

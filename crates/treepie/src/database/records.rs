@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     ids::{Lsn, Term},
     journal::{JournalReader, StoredRecord},
     recovery::JOURNAL_DIR,
@@ -74,11 +74,32 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Trimmed`](crate::Error::Trimmed) when the first of them was recycled.
+    /// [`Error::Trimmed`] when the first of them was recycled.
     pub fn records(&self, after: Lsn) -> Result<Records> {
         let core = Arc::clone(&self.shared.core);
         let pin = core.journal.pin(after)?;
         Ok(Records { core, pin, reader: None, last: after })
+    }
+
+    /// The records of all segments that the journal has, the oldest first.
+    ///
+    /// # Errors
+    /// None now; see [`records`](Database::records).
+    pub fn records_kept(&self) -> Result<Records> {
+        loop {
+            let first = self.shared.core.journal.report().first_lsn;
+            match self.records(Lsn(first.0.saturating_sub(1))) {
+                // A checkpoint came between.
+                Err(Error::Trimmed { .. }) => {}
+                records => return records,
+            }
+        }
+    }
+
+    /// LSN up to which commits are final and durable.
+    #[must_use]
+    pub fn durable_lsn(&self) -> Lsn {
+        final_lsn(&self.shared.core)
     }
 
     /// Waits until a commit above `lsn` is final and durable, at most for `timeout`; returns the newest
@@ -92,9 +113,9 @@ impl Records {
     /// The next record, or none if there is no further one yet.
     ///
     /// # Errors
-    /// [`Error::Trimmed`](crate::Error::Trimmed) when it is too far behind, so that the records were
-    /// given up: begin anew with a copy of all pages. [`Error::Corrupt`](crate::Error::Corrupt),
-    /// [`Error::JournalGap`](crate::Error::JournalGap), [`Error::Io`](crate::Error::Io).
+    /// [`Error::Trimmed`] when it is too far behind, so that the records were
+    /// given up: begin anew with a copy of all pages. [`Error::Corrupt`],
+    /// [`Error::JournalGap`], [`Error::Io`].
     pub fn next_record(&mut self) -> Result<Option<RawRecord>> {
         let pinned = self.core.journal.advance_pin(self.pin, self.last);
         if self.last >= final_lsn(&self.core) {

@@ -1,0 +1,193 @@
+//! Backups: the pages of a running database become a stream.
+
+use std::io::{self, Write};
+
+use treepie::{Base, CopyOptions, Database, FoundDamage, PageCopy};
+
+use crate::{
+    error::Result,
+    format::header::{Position, StreamHeader, StreamKind},
+    progress::{Control, Paced},
+    stream::{StreamOptions, StreamSummary, StreamWriter},
+};
+
+/// Bytes of pages that are taken from the database at a time.
+const CHUNK_LEN: usize = 1 << 20;
+
+/// How a backup is made.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    stream: StreamOptions,
+    copy: CopyOptions,
+    base: Option<Base>,
+}
+
+impl Default for BackupOptions {
+    fn default() -> BackupOptions {
+        BackupOptions::new()
+    }
+}
+
+impl BackupOptions {
+    /// A full backup, compressed at level 1, which ends at the first damaged page.
+    #[must_use]
+    pub fn new() -> BackupOptions {
+        BackupOptions { stream: StreamOptions::new(), copy: CopyOptions::new(), base: None }
+    }
+
+    /// How the stream is written: level, threads, encryption.
+    #[must_use]
+    pub fn stream(mut self, options: StreamOptions) -> BackupOptions {
+        self.stream = options;
+        self
+    }
+
+    /// Only what has changed since an earlier backup: an increment.
+    #[must_use]
+    pub fn base(mut self, base: Base) -> BackupOptions {
+        self.copy = self.copy.base(base);
+        self.base = Some(base);
+        self
+    }
+
+    /// Bytes that may be taken on the disk for what the database writes over before the backup has read
+    /// it; see [`CopyOptions::side_file_max`].
+    #[must_use]
+    pub fn side_file_max(mut self, bytes: u64) -> BackupOptions {
+        self.copy = self.copy.side_file_max(bytes);
+        self
+    }
+
+    /// Whether damaged pages are left out and listed, instead of being an error. What is restored of
+    /// such a backup is as damaged. Default: no.
+    #[must_use]
+    pub fn skip_damage(mut self, skip: bool) -> BackupOptions {
+        self.copy = self.copy.skip_damage(skip);
+        self
+    }
+}
+
+/// What a backup has written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// The stream.
+    pub summary: StreamSummary,
+    /// An increment: whether the database knew what has changed. Otherwise all of it was read.
+    pub is_from_map: bool,
+    /// Damaged pages that were left out, the first 1,000 of them.
+    pub damage: Vec<FoundDamage>,
+    /// How many there were.
+    pub damage_count: u64,
+}
+
+/// Writes a backup of `db`, as of its newest commit, to `out`, which is flushed and returned; who needs
+/// it durable syncs it. Writers and readers go on meanwhile, however slow `out` is. `control` counts and
+/// limits the bytes of pages that are read.
+///
+/// ```
+/// use treepie_snapshot::{BackupOptions, Control, RestoreOptions, backup, restore};
+///
+/// # fn main() -> treepie_snapshot::Result<()> {
+/// # let dir = tempfile::tempdir().expect("a folder");
+/// let db = treepie::Database::open(dir.path().join("birds"))?;
+/// db.write(|tx| tx.tree("birds")?.insert("pica pica", "magpie"))?;
+/// let (stream, report) = backup(&db, Vec::new(), &BackupOptions::new(), Control::new())?;
+///
+/// let copy = dir.path().join("copy");
+/// let restored = restore(&stream[..], &copy, &RestoreOptions::new(), Control::new())?;
+/// assert_eq!(restored.position, report.summary.last);
+/// let copy = treepie::Database::open(copy)?;
+/// assert_eq!(copy.read()?.tree("birds")?.get("pica pica")?, Some(&b"magpie"[..]));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Engine`]: a damaged page, with its number, tree and offset; a base that the database does not
+/// continue; a side file that is full. [`Error::Io`] and [`Error::Cancelled`].
+pub fn backup<W: Write>(
+    db: &Database,
+    out: W,
+    options: &BackupOptions,
+    control: Control,
+) -> Result<(W, BackupReport)> {
+    Running::begin(db, out, options, control)?.run(&mut || Ok(()))
+}
+
+/// A backup that has begun: its LSN is known.
+pub(crate) struct Running<W: Write> {
+    copy: PageCopy,
+    meter: Paced<io::Sink>,
+    writer: StreamWriter<W>,
+    position: Position,
+}
+
+impl<W: Write> Running<W> {
+    fn begin(
+        db: &Database,
+        out: W,
+        options: &BackupOptions,
+        control: Control,
+    ) -> Result<Running<W>> {
+        let copy = db.copy_pages(&options.copy)?;
+        Running::of_copy(copy, out, options, control)
+    }
+
+    pub(crate) fn of_copy(
+        copy: PageCopy,
+        out: W,
+        options: &BackupOptions,
+        control: Control,
+    ) -> Result<Running<W>> {
+        let position = Position { lsn: copy.lsn(), chain: copy.chain() };
+        let base = options.base.map(|base| Position { lsn: base.lsn, chain: base.chain });
+        let header = StreamHeader {
+            kind: if base.is_some() { StreamKind::Increment } else { StreamKind::Full },
+            lineage: copy.lineage(),
+            page_size: copy.page_size(),
+            page_count: copy.page_count(),
+            position,
+            base: base.unwrap_or_default(),
+            time_us: copy.time_us(),
+            database_created_us: copy.created_us(),
+            created_us: copy.time_us(),
+        };
+        let total = copy.used_pages().saturating_mul(copy.page_size() as u64);
+        let control = control.total_if_unknown(base.is_none().then_some(total));
+        let meter = control.pace(io::sink());
+        let writer = StreamWriter::new(out, header, &options.stream)?;
+        Ok(Running { copy, meter, writer, position })
+    }
+
+    /// Copies everything; `each` is called now and then, and may end it.
+    pub(crate) fn run(mut self, each: &mut dyn FnMut() -> Result<()>) -> Result<(W, BackupReport)> {
+        let mut chunk = Vec::new();
+        loop {
+            chunk.clear();
+            let Some(first) = self.copy.next(&mut chunk, CHUNK_LEN)? else { break };
+            self.meter.note(chunk.len() as u64)?;
+            self.writer.pages(first, &chunk)?;
+            each()?;
+        }
+        let (out, summary) = self.writer.finish(self.position)?;
+        self.meter.finish();
+        let report = BackupReport {
+            summary,
+            is_from_map: self.copy.is_from_map(),
+            damage: self.copy.damage().to_vec(),
+            damage_count: self.copy.damage_count(),
+        };
+        Ok((out, report))
+    }
+}
+
+impl BackupOptions {
+    pub(crate) fn is_increment(&self) -> bool {
+        self.base.is_some()
+    }
+
+    pub(crate) fn copy_options(&self) -> &CopyOptions {
+        &self.copy
+    }
+}
