@@ -105,8 +105,8 @@ mod txn;
 
 pub use copy::{Base, CopyOptions, PageCopy};
 pub use database::{
-    CheckReport, CopyInfo, Database, JournalRecords, PageDump, Problem, ReaderInfo, RecordSummary, Report,
-    Stats, TreeReport,
+    CheckReport, CopyInfo, Database, JournalRecords, PageDump, Problem, ReaderInfo, RecordSummary,
+    Report, Stats, TreeReport,
 };
 pub use error::{Damage, Error, Result, Structure};
 pub use format::meta::Lineage;

@@ -7,11 +7,7 @@ use crate::{
     format::{bitmap::is_fixed, page},
     ids::{PageId, TreeId},
     recovery::DATA_FILE,
-    scrub::{
-        FoundDamage,
-        damage::DAMAGE_MAX,
-        owner,
-    },
+    scrub::{FoundDamage, damage::DAMAGE_MAX, owner},
     txn::snapshot::Snapshot,
 };
 

@@ -15,17 +15,18 @@ mod walk;
 
 use std::{collections::VecDeque, fmt, ops::Range, sync::Arc};
 
+use self::walk::OpenRun;
 pub use self::{
     begin::begin,
     options::{Base, CopyOptions},
 };
-use self::walk::OpenRun;
 use crate::{
     error::{Error, Result},
     format::meta::Lineage,
     ids::{Lsn, PageId},
     pager::copies::CopyPages,
     scrub::FoundDamage,
+    sync::{Planted, is_planted},
     txn::core::{CommitPoint, Core},
 };
 
@@ -235,6 +236,9 @@ impl PageCopy {
     /// Nothing is to be handed over any more.
     fn end(&mut self) {
         self.core.pager.copies.remove(&self.pages);
+        if is_planted(Planted::LateGeneration) {
+            self.core.pager.changed.begin(self.lsn(), self.chain());
+        }
     }
 }
 

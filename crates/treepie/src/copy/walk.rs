@@ -138,12 +138,7 @@ impl PageCopy {
     }
 
     /// Goes over what the chunk has of a run, from `page` on; returns which page is next.
-    fn go_on_with_run(
-        &mut self,
-        mut run: OpenRun,
-        page: u32,
-        pages: &Range<u32>,
-    ) -> Result<u32> {
+    fn go_on_with_run(&mut self, mut run: OpenRun, page: u32, pages: &Range<u32>) -> Result<u32> {
         let until = run.pages.end.min(pages.end);
         let bytes = self.part_of_run(&run, page..until, pages);
         run.sum.add(bytes);

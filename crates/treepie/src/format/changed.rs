@@ -161,7 +161,11 @@ impl ChangedMap {
         }
         let found = get_u32(bytes, 8);
         if found != CHANGED_VERSION {
-            return Err(Damage::Version { structure: STRUCTURE, found, supported: CHANGED_VERSION });
+            return Err(Damage::Version {
+                structure: STRUCTURE,
+                found,
+                supported: CHANGED_VERSION,
+            });
         }
         let count = get_u32(bytes, 60) as usize;
         if !(1..=GENERATIONS_MAX).contains(&count) {

@@ -86,7 +86,9 @@ mod tests {
 
     fn pages(changed: &ChangedPages, base: u64) -> Option<Vec<u32>> {
         let words = changed.since(Lsn(base), 10_000)?;
-        Some((0..10_000).filter(|page| words[*page as usize / 64] >> (page % 64) & 1 == 1).collect())
+        Some(
+            (0..10_000).filter(|page| words[*page as usize / 64] >> (page % 64) & 1 == 1).collect(),
+        )
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use treepie::{
-    Base, CopyOptions, Damage, Database, Error, FoundDamage, Lineage, PageCopy, Snapshot, Structure,
+    Base, CopyOptions, Damage, Database, Error, FoundDamage, Lineage, PageCopy, Snapshot,
+    Structure,
     ids::{DatabaseId, Lsn, PageId},
 };
 use treepie_testkit::{
@@ -374,9 +375,10 @@ fn with_run(len: usize) -> (SimDisk, u32) {
     fill(&db, 50, 1);
     db.close().expect("it closes");
     let data = disk.file_bytes(format!("{DIR}/data").as_ref()).expect("a data file");
-    let first = data.chunks(PAGE_SIZE).skip(2).position(|page| {
-        page[16] == 3 && number(page, 24) == len as u64
-    });
+    let first = data
+        .chunks(PAGE_SIZE)
+        .skip(2)
+        .position(|page| page[16] == 3 && number(page, 24) == len as u64);
     (disk.settled(2), first.expect("the run") as u32 + 2)
 }
 
