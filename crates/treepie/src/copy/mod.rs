@@ -26,6 +26,7 @@ use crate::{
     ids::{Lsn, PageId},
     pager::copies::CopyPages,
     scrub::FoundDamage,
+    sync::{Planted, is_planted},
     txn::core::{CommitPoint, Core},
 };
 
@@ -235,6 +236,9 @@ impl PageCopy {
     /// Nothing is to be handed over any more.
     fn end(&mut self) {
         self.core.pager.copies.remove(&self.pages);
+        if is_planted(Planted::LateGeneration) {
+            self.core.pager.changed.begin(self.lsn(), self.chain());
+        }
     }
 }
 
