@@ -13,6 +13,7 @@ pub mod operations;
 pub mod page;
 mod seeds;
 pub mod stamp;
+pub mod stream;
 pub mod template;
 mod visit;
 
