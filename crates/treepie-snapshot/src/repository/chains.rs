@@ -7,8 +7,9 @@
 //!
 //! A lineage does not name its parent, only the LSN and the chain hash that it forked at. Its parent
 //! is of a lower epoch and has that chain hash there. Where no stream begins or ends at that LSN, it
-//! is one of the epoch before that began at or before the fork; should two of them
-//! be in question, the chain hashes decide while restoring.
+//! is the one of the highest lower epoch that began at or before the fork; should it be the wrong one,
+//! because the right one has no streams here or two are of that epoch, the chain hash at the fork
+//! stops the restore.
 
 use std::{
     cmp::Reverse,
@@ -187,11 +188,17 @@ impl<'a> Chains<'a> {
             }
             match self.chain((index, of.forked_at)) {
                 Some(chain) if chain == of.forked_chain => certain.push(index),
-                None if lineage.epoch + 1 == of.epoch => possible.push(index),
-                _ => {}
+                None => possible.push(index),
+                Some(_) => {}
             }
         }
-        if certain.is_empty() { possible } else { certain }
+        if !certain.is_empty() {
+            return certain;
+        }
+        let epoch = |index: &usize| self.branches[*index].lineage.epoch;
+        let newest = possible.iter().map(epoch).max();
+        possible.retain(|index| Some(epoch(index)) == newest);
+        possible
     }
 
     /// The branch and its possible ancestors. A stop in an ancestor is where a child forked from it,
@@ -322,11 +329,13 @@ impl<'a> Search<'_, 'a> {
             self.offer((branch, last), cost, arrival);
             self.reach.covered.push((lsn, last.min(self.bound(branch))));
             let after = lsn.next()..last;
-            let stops: Vec<Lsn> = if after.is_empty() {
-                Vec::new()
-            } else {
-                self.family.places[&branch].range(after).copied().collect()
-            };
+            if after.is_empty() {
+                continue;
+            }
+            // An increment goes on from wherever it was based, be it in the middle of records.
+            let bases = of.increments.range(after.clone()).map(|(base, _)| *base);
+            let places = self.family.places[&branch].range(after).copied();
+            let stops: Vec<Lsn> = bases.chain(places).collect();
             for stop in stops {
                 self.offer((branch, stop), cost, arrival);
             }
