@@ -7,9 +7,8 @@
 //!
 //! A lineage does not name its parent, only the LSN and the chain hash that it forked at. Its parent
 //! is of a lower epoch and has that chain hash there. Where no stream begins or ends at that LSN, it
-//! is the one of the highest lower epoch that began at or before the fork; should it be the wrong one,
-//! because the right one has no streams here or two are of that epoch, the chain hash at the fork
-//! stops the restore.
+//! is one of the epoch before that began at or before the fork. Should two be in question, because
+//! one backup was restored twice, the chain hash at the fork stops a restore that took the wrong one.
 
 use std::{
     cmp::Reverse,
@@ -188,17 +187,11 @@ impl<'a> Chains<'a> {
             }
             match self.chain((index, of.forked_at)) {
                 Some(chain) if chain == of.forked_chain => certain.push(index),
-                None => possible.push(index),
-                Some(_) => {}
+                None if lineage.epoch + 1 == of.epoch => possible.push(index),
+                _ => {}
             }
         }
-        if !certain.is_empty() {
-            return certain;
-        }
-        let epoch = |index: &usize| self.branches[*index].lineage.epoch;
-        let newest = possible.iter().map(epoch).max();
-        possible.retain(|index| Some(epoch(index)) == newest);
-        possible
+        if certain.is_empty() { possible } else { certain }
     }
 
     /// The branch and its possible ancestors. A stop in an ancestor is where a child forked from it,

@@ -225,6 +225,15 @@ impl History {
         }
     }
 
+    /// Whether the parent of each fork can be told.
+    fn is_told(&self) -> bool {
+        let entries: Vec<&Entry> = self.entries.iter().collect();
+        let all = entries
+            .iter()
+            .all(|entry| self.has_all_ancestors(self.of(&entry.stream.lineage), &entries));
+        all && !self.is_ambiguous()
+    }
+
     /// Whether a fork's parent may have to be told from another copy of the same epoch.
     fn is_ambiguous(&self) -> bool {
         self.copies.iter().any(|child| {
@@ -236,8 +245,6 @@ impl History {
         })
     }
 }
-
-const WRONG_CHAIN: &str = "wrong chain hash";
 
 /// Follows a plan as a restore does; what is wrong with it, if anything.
 fn fault_of(history: &History, plan: &Plan, copy: usize) -> Option<String> {
@@ -268,7 +275,7 @@ fn fault_of(history: &History, plan: &Plan, copy: usize) -> Option<String> {
         }
         let lineage = history.copies[owner].lineage;
         if step.chain.is_some_and(|expected| expected != chain(lineage, until)) {
-            return Some(format!("{WRONG_CHAIN} at {until} in {}", stream.summary()));
+            return Some(format!("wrong chain hash at {until} in {}", stream.summary()));
         }
         at = Some((owner, until));
     }
@@ -298,10 +305,9 @@ fn check_plans(history: &History) -> Result<u64, TestCaseError> {
             .count()
             == 1;
         let has_streams = entries.iter().any(|entry| entry.stream.lineage == copy.lineage);
-        if !has_streams || !is_alone {
+        if !has_streams || !is_alone || !history.has_all_ancestors(index, &entries) {
             continue;
         }
-        let is_told = history.has_all_ancestors(index, &entries);
         let branch_of = |lsn| (history.owner(index, lsn), lsn);
         let can = |lsn| states.contains(&(index, lsn)) || states.contains(&branch_of(lsn));
         for lsn in 0..=copy.lsn + 1 {
@@ -311,24 +317,17 @@ fn check_plans(history: &History) -> Result<u64, TestCaseError> {
             match found {
                 Ok(plan) => {
                     let fault = fault_of(history, &plan, index);
-                    // Where a fork's parent has no streams, only the chain hash tells.
-                    let is_refused = fault.as_ref().is_some_and(|f| f.starts_with(WRONG_CHAIN));
-                    prop_assert!(can(lsn) || is_refused, "{context} cannot be restored");
-                    prop_assert!(!can(lsn) || fault.is_none(), "{context}: {fault:?}");
+                    prop_assert!(can(lsn), "{context} was planned, but cannot be restored");
+                    prop_assert_eq!(fault, None, "{}", context);
                 }
                 Err(RepositoryError::Hole(hole)) => {
-                    prop_assert!(!can(lsn) || !is_told, "{context}: {hole}");
-                    if !is_told {
-                        continue;
-                    }
+                    prop_assert!(!can(lsn), "{context}: {hole}");
                     prop_assert!(hole.below.is_none_or(|below| below.0 < lsn && can(below.0)));
                     prop_assert!(hole.above.is_none_or(|above| above.0 > lsn && can(above.0)));
                     let between = (0..lsn).rev().find(|lsn| can(*lsn)).map(Lsn);
                     prop_assert_eq!(hole.below, between, "{}: the nearest below", context);
                 }
-                Err(RepositoryError::Empty { .. }) => {
-                    prop_assert!(!can(lsn) || !is_told, "{context}");
-                }
+                Err(RepositoryError::Empty { .. }) => prop_assert!(!can(lsn), "{context}"),
                 Err(error) => prop_assert!(false, "{context}: {error}"),
             }
             asked += 1;
@@ -336,9 +335,6 @@ fn check_plans(history: &History) -> Result<u64, TestCaseError> {
             let found = planned(&entries, Target::Time(time(lsn) + STEP_US / 2), copy);
             if let Ok(plan) = found {
                 let fault = fault_of(history, &plan, index);
-                if fault.as_ref().is_some_and(|fault| fault.starts_with(WRONG_CHAIN)) {
-                    continue;
-                }
                 prop_assert_eq!(fault, None, "the time of {}", context);
                 let end = match plan.steps.last().map(|step| step.until) {
                     Some(Until::Time { time_us, lsn_max }) => {
@@ -489,7 +485,7 @@ fn plans_lead_to_every_state_that_can_be_restored_and_to_no_other() {
     let histories = std::cell::Cell::new(0_u64);
     let result = runner.run(&vec(op(), 1..24), |ops| {
         let history = History::play(&ops);
-        if history.is_ambiguous() {
+        if !history.is_told() {
             return Ok(());
         }
         histories.set(histories.get() + 1);
@@ -512,7 +508,7 @@ fn what_a_policy_promises_can_be_restored_after_every_prune() {
     let cases = (vec(op(), 1..30), policy(), 0..200_u64);
     let result = runner.run(&cases, |(ops, policy, later)| {
         let history = History::play(&ops);
-        if history.is_ambiguous() {
+        if !history.is_told() {
             return Ok(());
         }
         let count = check_retention(&history, &policy, later, Planted::Nothing)?;
@@ -541,7 +537,7 @@ fn planted_bugs_of_retention_are_found() {
         let cases = (vec(op(), 1..30), policy(), 0..200_u64);
         let result = runner.run(&cases, |(ops, policy, later)| {
             let history = History::play(&ops);
-            if history.is_ambiguous() {
+            if !history.is_told() {
                 return Ok(());
             }
             check_retention(&history, &policy, later, bug).map(|_| ())
