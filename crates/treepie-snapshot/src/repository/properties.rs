@@ -480,7 +480,7 @@ fn rerun(seed: u64, test: &str) -> String {
 
 #[test]
 fn plans_lead_to_every_state_that_can_be_restored_and_to_no_other() {
-    let (mut runner, seed) = runner(13_001, 600);
+    let (mut runner, seed) = runner(13_001, 2500);
     let asked = std::cell::Cell::new(0);
     let histories = std::cell::Cell::new(0_u64);
     let result = runner.run(&vec(op(), 1..24), |ops| {
@@ -505,12 +505,14 @@ fn plans_lead_to_every_state_that_can_be_restored_and_to_no_other() {
 fn what_a_policy_promises_can_be_restored_after_every_prune() {
     let (mut runner, seed) = runner(13_002, 4000);
     let promised = std::cell::Cell::new(0);
+    let histories = std::cell::Cell::new(0_u64);
     let cases = (vec(op(), 1..30), policy(), 0..200_u64);
     let result = runner.run(&cases, |(ops, policy, later)| {
         let history = History::play(&ops);
         if !history.is_told() {
             return Ok(());
         }
+        histories.set(histories.get() + 1);
         let count = check_retention(&history, &policy, later, Planted::Nothing)?;
         promised.set(promised.get() + count);
         Ok(())
@@ -519,7 +521,11 @@ fn what_a_policy_promises_can_be_restored_after_every_prune() {
         let again = rerun(seed, "what_a_policy_promises");
         panic!("seed {seed}: {error}\nrerun: {again}");
     }
-    let counts = format!("4,000 histories, {} promised states", thousands(promised.get()));
+    let counts = format!(
+        "{} histories, {} promised states",
+        thousands(histories.get()),
+        thousands(promised.get())
+    );
     note(13, "repository: retention", &counts);
 }
 
@@ -546,6 +552,44 @@ fn planted_bugs_of_retention_are_found() {
         assert!(is_found, "{bug:?} was not found with seed {seed}: {result:?}");
     }
     note(13, "repository: planted bugs", &format!("{} of retention, all found", bugs.len()));
+}
+
+#[test]
+fn planted_bugs_of_plans_are_found() {
+    let main = lineage(0);
+    let child = fork(main, 25);
+    let history = History {
+        copies: vec![
+            Copy { lineage: main, parent: None, lsn: 40, archived: 40 },
+            Copy { lineage: child, parent: Some(0), lsn: 50, archived: 50 },
+        ],
+        entries: vec![
+            entry(Kind::Full, main, 0, 10, 100),
+            entry(Kind::Increment, main, 10, 20, 100),
+            entry(Kind::Records, main, 20, 40, 100),
+            entry(Kind::Records, child, 25, 50, 100),
+        ],
+    };
+    let entries: Vec<&Entry> = history.entries.iter().collect();
+    let right = planned(&entries, Target::Lsn(Lsn(45)), &history.copies[1]).unwrap();
+    assert_eq!((right.steps.len(), fault_of(&history, &right, 1)), (4, None));
+    let wrong = |change: fn(&mut Plan)| {
+        let mut plan = right.clone();
+        change(&mut plan);
+        fault_of(&history, &plan, 1)
+    };
+    let changes: [fn(&mut Plan); 6] = [
+        |plan| drop(plan.steps.remove(0)),
+        |plan| drop(plan.steps.remove(1)),
+        |plan| drop(plan.steps.pop()),
+        |plan| plan.steps.swap(1, 2),
+        |plan| plan.steps[2].until = Until::End,
+        |plan| plan.steps[2].until = Until::Lsn(Lsn(24)),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        assert!(wrong(change).is_some(), "change {number} was not found");
+    }
+    note(13, "repository: planted bugs", &format!("{} of plans, all found", changes.len()));
 }
 
 #[test]
