@@ -65,6 +65,7 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::PageNotFreed, "model", checks::model),
     (Planted::PageFreedTwice, "model", checks::model),
     (Planted::BothMetas, "model", checks::model),
+    (Planted::KeptLeftOut, "copies under load", copies::under_load),
     (Planted::NoHandOver, "copies under load", copies::under_load),
     (Planted::HandOverAfterWrite, "copies under load", copies::under_load),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
