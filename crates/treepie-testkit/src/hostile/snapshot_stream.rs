@@ -219,7 +219,8 @@ mod tests {
     fn seeds_reach_whole_streams_and_the_content_of_made_frames() {
         let readings: Vec<Reading> = seeds().iter().map(|seed| run(seed)).collect();
         let whole = readings.iter().filter(|reading| reading.summary.is_some()).count();
-        assert!(whole >= 2 * TEMPLATES.len(), "{whole} of {}", readings.len());
+        let readable = TEMPLATES.len() - usize::from(!cfg!(feature = "encryption"));
+        assert!(whole >= 2 * readable, "{whole} of {}", readings.len());
         let made: Vec<usize> =
             readings.iter().rev().take(2).map(|reading| reading.pieces).collect();
         assert_eq!(made, [1, 1], "a record, and a page");
