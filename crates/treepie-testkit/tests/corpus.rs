@@ -23,7 +23,7 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 /// Inputs that the corpus has at least; it has a good deal more.
 fn least(target: Target) -> usize {
     match target.name() {
-        "journal_tail" => 40,
+        "journal_tail" | "snapshot_stream" => 40,
         _ => 150,
     }
 }

@@ -127,6 +127,7 @@ impl FrameHeader {
     }
 
     /// What is authenticated along with the content: where it belongs, and how long it is.
+    #[cfg(any(feature = "encryption", test))]
     #[must_use]
     pub fn place(&self) -> [u8; 28] {
         let bytes = FrameHeader { content_checksum: 0, tag: [0; 16], ..*self }.encode();

@@ -105,19 +105,20 @@ pub enum ArchiveStart {
 
 /// Where the archive of a lineage goes on, with a journal that has the records from `first` to `last`.
 ///
-/// It goes on where its newest file ended; where there is none, at the newest snapshot, or where the
-/// lineage forked from one whose streams are here.
+/// It goes on where its newest file ended. Where there is none, it begins at the oldest snapshot from which
+/// the journal still leads on, so that as much as possible can be restored; or where the lineage forked
+/// from one whose streams are here.
 #[must_use]
 pub fn archive_start(
     manifest: &Manifest,
     lineage: &Lineage,
     (first, last): (Lsn, Lsn),
 ) -> ArchiveStart {
-    let of = |kind_fits: fn(Kind) -> bool| {
+    let ends = |kind_fits: fn(Kind) -> bool| {
         let entries = manifest.entries.iter().map(|entry| &entry.stream);
         let own =
             entries.filter(move |stream| stream.lineage == *lineage && kind_fits(stream.kind));
-        own.map(|stream| stream.last).max()
+        own.map(|stream| stream.last)
     };
     let is_fork_of_ours = lineage.epoch > 0
         && manifest.entries.iter().any(|entry| {
@@ -127,8 +128,10 @@ pub fn archive_start(
                 && entry.stream.last.lsn >= lineage.forked_at
         });
     let fork = Position { lsn: lineage.forked_at, chain: lineage.forked_chain };
-    let end = of(|kind| kind == Kind::Records)
-        .or_else(|| of(Kind::is_snapshot))
+    let reachable = ends(Kind::is_snapshot).filter(|end| end.lsn.next() >= first).min();
+    let end = (ends(|kind| kind == Kind::Records).max())
+        .or(reachable)
+        .or_else(|| ends(Kind::is_snapshot).max())
         .or_else(|| is_fork_of_ours.then_some(fork));
     match end {
         None => ArchiveStart::Fresh,

@@ -7,8 +7,8 @@
 //!
 //! A lineage does not name its parent, only the LSN and the chain hash that it forked at. Its parent
 //! is of a lower epoch and has that chain hash there. Where no stream begins or ends at that LSN, it
-//! is one of the epoch before that began at or before the fork; should two of them
-//! be in question, the chain hashes decide while restoring.
+//! is one of the epoch before that began at or before the fork. Should two be in question, because
+//! one backup was restored twice, the chain hash at the fork stops a restore that took the wrong one.
 
 use std::{
     cmp::Reverse,
@@ -322,11 +322,13 @@ impl<'a> Search<'_, 'a> {
             self.offer((branch, last), cost, arrival);
             self.reach.covered.push((lsn, last.min(self.bound(branch))));
             let after = lsn.next()..last;
-            let stops: Vec<Lsn> = if after.is_empty() {
-                Vec::new()
-            } else {
-                self.family.places[&branch].range(after).copied().collect()
-            };
+            if after.is_empty() {
+                continue;
+            }
+            // An increment goes on from wherever it was based, be it in the middle of records.
+            let bases = of.increments.range(after.clone()).map(|(base, _)| *base);
+            let places = self.family.places[&branch].range(after).copied();
+            let stops: Vec<Lsn> = bases.chain(places).collect();
             for stop in stops {
                 self.offer((branch, stop), cost, arrival);
             }

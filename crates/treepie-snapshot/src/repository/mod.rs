@@ -27,6 +27,8 @@ mod listing;
 mod manifest;
 mod naming;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod prune;
 mod rebuild;
 mod retention;

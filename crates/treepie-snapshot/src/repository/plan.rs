@@ -216,7 +216,7 @@ impl<'a> Planner<'_, 'a> {
             extend(&mut plan, entry, time_us, *bound);
             return Ok(plan);
         }
-        let follows = |(entry, _): &&(&Entry, Lsn)| entry.stream.last.lsn > known;
+        let follows = |(_, bound): &&(&Entry, Lsn)| *bound > known;
         let begins = entries.iter().filter(follows).map(|(entry, _)| match entry.stream.kind {
             Kind::Records => entry.stream.base.lsn.next(),
             Kind::Full | Kind::Increment => entry.stream.last.lsn,
@@ -254,7 +254,7 @@ impl<'a> Planner<'_, 'a> {
         let newest = self.chains.newest_lsn(self.branch);
         // What comes next is there, even if nothing leads to it.
         let entries = self.chains.of_family(self.branch);
-        let follows = entries.iter().filter(|(entry, _)| entry.stream.last.lsn >= first);
+        let follows = entries.iter().filter(|(_, bound)| *bound >= first);
         let next = follows.map(|(entry, _)| match entry.stream.kind {
             Kind::Records => entry.stream.base.lsn.next(),
             Kind::Full | Kind::Increment => entry.stream.last.lsn,

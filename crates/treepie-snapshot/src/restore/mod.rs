@@ -17,7 +17,8 @@ use std::{
 
 use treepie::{
     Base, CheckReport, CopyOptions, Database, DatabaseState, Installer, JournalPosition, Lineage,
-    Reached, Sealed, ids::Lsn,
+    Reached, Sealed,
+    ids::{DatabaseId, Lsn},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -178,6 +179,7 @@ pub struct Restorer {
     /// Where the streams have led so far.
     position: Position,
     is_begun: bool,
+    database_id: DatabaseId,
     last_pages: Option<PagesOf>,
     report: Counts,
 }
@@ -213,6 +215,7 @@ impl Restorer {
             unproved: None,
             position: Position::default(),
             is_begun: false,
+            database_id: DatabaseId::default(),
             last_pages: None,
             report: Counts::default(),
         })
@@ -256,7 +259,6 @@ impl Restorer {
         if has_pages {
             self.end_pages(&header, pages_are)?;
         }
-        self.installer.end_records()?;
         if header.kind != StreamKind::Records {
             let page_hash = reader.summary().map(|summary| summary.page_hash);
             let base = (header.kind == StreamKind::Increment).then_some(header.base);
@@ -269,33 +271,17 @@ impl Restorer {
 
     /// Finds out what of a stream is installed already, and announces the pages that are not.
     fn begin_stream(&mut self, header: &StreamHeader, until: Until) -> Result<PagesAre> {
-        let first = !std::mem::replace(&mut self.is_begun, true);
-        if first {
-            if header.kind != StreamKind::Full {
-                return Err(Error::Chain {
-                    wanted: header.base.lsn,
-                    found: Lsn(0),
-                    reason: "a restore begins with a full backup",
-                });
-            }
+        self.check_follows(header)?;
+        if !std::mem::replace(&mut self.is_begun, true) {
             self.find_attempt(header, until)?;
-        } else if header.kind == StreamKind::Full {
-            return Err(Error::Chain {
-                wanted: Lsn(0),
-                found: self.position.lsn,
-                reason: "a full backup cannot follow another stream",
-            });
-        }
-        if matches!(until, Until::Lsn(lsn) if lsn < header.position.lsn && header.kind != StreamKind::Records)
-        {
-            return Err(Error::Chain {
-                wanted: header.position.lsn,
-                found: self.position.lsn,
-                reason: "the pages of this stream are newer than the LSN to restore; use an older one",
-            });
         }
         if header.kind == StreamKind::Records {
-            return self.begin_records(header).map(|()| PagesAre::There);
+            return Ok(PagesAre::There);
+        }
+        if matches!(until, Until::Lsn(lsn) if lsn < header.position.lsn) {
+            let reason =
+                "the pages of this stream are newer than the LSN to restore; use an older one";
+            return Err(self.chain_error(header.position.lsn, reason));
         }
         if self.installed().is_some_and(|installed| installed.lsn >= header.position.lsn) {
             self.prove(header.position)?;
@@ -307,19 +293,31 @@ impl Restorer {
         Ok(PagesAre::Needed)
     }
 
-    /// Records go on from where the streams have led, or from before that.
-    fn begin_records(&mut self, header: &StreamHeader) -> Result<()> {
-        let misfit = |reason| {
-            let (wanted, found) = (header.base.lsn, self.position.lsn);
-            Err(Error::Chain { wanted, found, reason })
+    /// Each stream continues where those before it have led; records may begin earlier.
+    fn check_follows(&mut self, header: &StreamHeader) -> Result<()> {
+        let id = header.lineage.database_id;
+        let reason = match (self.is_begun, header.kind) {
+            (false, StreamKind::Full) => {
+                self.database_id = id;
+                return Ok(());
+            }
+            (false, _) => "a restore begins with a full backup",
+            (true, StreamKind::Full) => "a full backup cannot follow another stream",
+            (true, _) if id != self.database_id => "the stream is of another database",
+            (true, StreamKind::Increment) if header.base == self.position => return Ok(()),
+            (true, StreamKind::Increment) => "it is an increment on another state",
+            (true, StreamKind::Records) if header.base.lsn < self.position.lsn => return Ok(()),
+            (true, StreamKind::Records) if header.base == self.position => return Ok(()),
+            (true, StreamKind::Records) if header.base.lsn > self.position.lsn => {
+                "records are missing before it"
+            }
+            (true, StreamKind::Records) => "its records continue another history",
         };
-        if header.base.lsn > self.position.lsn {
-            return misfit("records are missing before it");
-        }
-        if header.base.lsn == self.position.lsn && header.base.chain != self.position.chain {
-            return misfit("its records continue another history");
-        }
-        Ok(())
+        Err(self.chain_error(header.base.lsn, reason))
+    }
+
+    fn chain_error(&self, wanted: Lsn, reason: &'static str) -> Error {
+        Error::Chain { wanted, found: self.position.lsn, reason }
     }
 
     /// Decides whether what an earlier attempt has left can be gone on with; else it is cleared away.
@@ -409,8 +407,13 @@ impl Restorer {
     }
 
     fn install_record(&mut self, lsn: Lsn, bytes: &[u8]) -> Result<()> {
-        if lsn <= self.position.lsn {
+        if lsn < self.position.lsn {
             return Ok(());
+        }
+        if lsn == self.position.lsn {
+            let is_same = xxh3_64(bytes) == self.position.chain;
+            let other = || self.chain_error(lsn, "its records are of another history");
+            return if is_same { Ok(()) } else { Err(other()) };
         }
         if self.installed().is_some_and(|installed| lsn <= installed.lsn) {
             // The attempt before this one has installed it.

@@ -29,8 +29,9 @@ impl KeyId {
     /// [`Error::Key`] if it is empty, too long, or has other characters.
     pub fn new(text: &str) -> Result<KeyId> {
         let mut stored = [0; KEY_ID_LEN_MAX];
-        let place = stored.get_mut(..text.len());
-        place.map(|place| place.copy_from_slice(text.as_bytes()));
+        if let Some(place) = stored.get_mut(..text.len()) {
+            place.copy_from_slice(text.as_bytes());
+        }
         let id = KeyId::from_stored(stored).filter(|_| text.len() <= KEY_ID_LEN_MAX);
         id.ok_or_else(|| {
             unusable(None, format!("its id has to be 1 to {KEY_ID_LEN_MAX} printable characters"))
@@ -149,12 +150,14 @@ impl fmt::Debug for Key {
 #[derive(Clone, Default)]
 pub struct Keys(Source);
 
+type Find = dyn Fn(&KeyId) -> Option<Key> + Send + Sync;
+
 #[derive(Clone, Default)]
 enum Source {
     #[default]
     None,
     One(Key),
-    ById(Arc<dyn Fn(&KeyId) -> Option<Key> + Send + Sync>),
+    ById(Arc<Find>),
 }
 
 impl Keys {

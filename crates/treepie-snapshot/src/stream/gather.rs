@@ -4,7 +4,7 @@ use treepie::ids::PageId;
 
 use crate::{
     format::pages::{Extent, append_table, group_of, is_zero_page},
-    limits::GROUP_PAGES,
+    limits::{GROUP_PAGES, content_len_max},
 };
 
 /// Pages of the next frame. A group that does not fit moves to the frame after it as a whole.
@@ -36,7 +36,7 @@ impl Gather {
         Gather {
             page_size,
             pages_max,
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(content_len_max(frame_len)),
             extents: Vec::new(),
             page_count: 0,
             group: 0,

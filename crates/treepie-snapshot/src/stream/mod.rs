@@ -3,9 +3,10 @@
 //! Frames are compressed, encrypted and hashed by a pool of threads that keeps their order; the calling
 //! thread reads or writes.
 //!
-//! Memory: each frame in work has its content and its stored bytes, together at most 40 MiB whatever the
-//! options (`limits::work`). A thread that compresses has a context of zstd, 1 to 2 MiB at the levels
-//! that are allowed with frames of a megabyte.
+//! Memory: at most 64 MiB, whatever the options and the length of the stream. Each frame in work has its
+//! content and its stored bytes, 40 MiB together; each thread that compresses has a context of zstd, 22
+//! MiB together. `limits::work` says how many frames and threads that makes: 10 frames of 1 MiB and 8
+//! threads at level 1, two threads at level 9, one frame of 8 MiB at a time.
 
 mod gather;
 mod options;

@@ -37,14 +37,15 @@ impl StreamOptions {
         StreamOptions::default()
     }
 
-    /// Level of zstd, from 1 to 12; 0 does not compress.
+    /// Level of zstd, from 1 to 9; 0 does not compress.
     #[must_use]
     pub fn level(mut self, level: i32) -> StreamOptions {
         self.level = level;
         self
     }
 
-    /// Threads that compress, at most 8, fewer where long frames would take too much memory. With 0 or 1
+    /// Threads that compress, at most 8, fewer where long frames or high levels would take too much
+    /// memory. With 0 or 1
     /// the calling thread does all the work.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> StreamOptions {

@@ -115,7 +115,7 @@ impl<R: Read> StreamReader<R> {
             });
         }
         let (header, coding) = header::decode(&stored)?;
-        let (frames_max, threads) = limits::work(options.threads, coding.frame_len);
+        let (frames_max, threads) = limits::work(options.threads, 0, coding.frame_len);
         let pool = start_pool(&header, &coding, options, &stored, threads.max(1))?;
         let mut digest = blake3::Hasher::new();
         digest.update(&stored);

@@ -66,7 +66,7 @@ impl<W: Write> StreamWriter<W> {
         let coding = coding(options)?;
         header::check(&header, &coding).map_err(|what| Error::options("header", what))?;
         let stored = header::encode(&header, &coding);
-        let (frames_max, threads) = limits::work(options.threads, coding.frame_len);
+        let (frames_max, threads) = limits::work(options.threads, options.level, coding.frame_len);
         let pool = start_pool(&header, &coding, options, &stored, threads.max(1))?;
         out.write_all(&stored).map_err(|error| Error::io("write", 0, error))?;
         let mut digest = blake3::Hasher::new();
@@ -279,9 +279,11 @@ impl<W: Write> StreamWriter<W> {
 
     /// An empty buffer that was used before, if there is one.
     fn buffer(&mut self) -> Vec<u8> {
-        let mut buffer = self.spare.last_mut().map(|job| mem::take(&mut job.raw));
-        buffer.get_or_insert_default().clear();
-        buffer.unwrap_or_default()
+        let used = self.spare.last_mut().map(|job| mem::take(&mut job.raw));
+        let mut buffer = used.unwrap_or_default();
+        buffer.clear();
+        buffer.reserve_exact(limits::content_len_max(self.coding.frame_len));
+        buffer
     }
 
     fn send(&mut self, kind: FrameKind, content: Vec<u8>) -> Result<()> {

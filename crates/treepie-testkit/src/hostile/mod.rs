@@ -12,7 +12,9 @@ pub mod open_and_check;
 pub mod operations;
 pub mod page;
 mod seeds;
+pub mod snapshot_stream;
 pub mod stamp;
+pub mod stream;
 pub mod template;
 mod visit;
 
@@ -30,12 +32,19 @@ pub enum Target {
     Page,
     /// Operations, failing calls and power cuts against the model.
     Operations,
+    /// Streams of snapshots.
+    SnapshotStream,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 4] =
-        [Target::OpenAndCheck, Target::JournalTail, Target::Page, Target::Operations];
+    pub const ALL: [Target; 5] = [
+        Target::OpenAndCheck,
+        Target::JournalTail,
+        Target::Page,
+        Target::Operations,
+        Target::SnapshotStream,
+    ];
 
     /// The name of its binary and of its corpus.
     #[must_use]
@@ -45,6 +54,7 @@ impl Target {
             Target::JournalTail => "journal_tail",
             Target::Page => "page",
             Target::Operations => "operations",
+            Target::SnapshotStream => "snapshot_stream",
         }
     }
 
@@ -58,6 +68,9 @@ impl Target {
             Target::JournalTail => drop(journal_tail::run(bytes)),
             Target::Page => drop(page::run(bytes)),
             Target::Operations => drop(operations::run(bytes)),
+            Target::SnapshotStream => {
+                snapshot_stream::run(bytes);
+            }
         }
     }
 }

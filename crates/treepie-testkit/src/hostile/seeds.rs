@@ -1,7 +1,7 @@
 //! Where a fuzzer begins: inputs that reach deep, made from what real databases hold.
 
 use super::{
-    Target,
+    Target, snapshot_stream,
     stamp::{FRAME_SIZE, PAGE_SIZE, RECORD_HEADER_SIZE},
     template,
 };
@@ -15,6 +15,7 @@ pub fn seeds(target: Target) -> Vec<Vec<u8>> {
         Target::JournalTail => records(),
         Target::Page => pages(),
         Target::Operations => operations(),
+        Target::SnapshotStream => snapshot_stream::seeds(),
     }
 }
 

@@ -84,16 +84,12 @@ pub fn begin(
         pages.put(id, bytes)?;
     }
     core.pager.copies.add(Arc::clone(&pages))?;
-    let begin_generation = || core.pager.changed.begin(lsn, point.position.chain);
     if !is_planted(Planted::LateGeneration) {
-        begin_generation();
+        core.pager.changed.begin(lsn, point.position.chain);
     }
     drop(kept);
     drop(snapshot);
     drop(writing);
-    if is_planted(Planted::LateGeneration) {
-        begin_generation();
-    }
     let mut copy = PageCopy::new(Arc::clone(core), pages, options, point, is_from_map);
     for (page, error) in used.damaged {
         let Error::Corrupt { what, .. } = error else { return Err(error) };
@@ -145,7 +141,7 @@ fn used_pages(core: &Core, lsn: Lsn, page_count: u32, skip_damage: bool) -> Resu
             Err(error) => return Err(error),
         }
     }
-    if page_count % 64 != 0
+    if !page_count.is_multiple_of(64)
         && let Some(last) = used.words.last_mut()
     {
         *last &= (1 << (page_count % 64)) - 1;

@@ -26,6 +26,7 @@ use crate::{
     ids::{Lsn, PageId},
     pager::copies::CopyPages,
     scrub::FoundDamage,
+    sync::{Planted, is_planted},
     txn::core::{CommitPoint, Core},
 };
 
@@ -176,7 +177,6 @@ impl PageCopy {
     /// # Errors
     /// [`Error::Corrupt`] with page, tree and offset; [`Error::Bound`] when the side file is full, and
     /// [`Error::Io`]. The copy has ended then, and every further call returns the same.
-    #[allow(clippy::should_implement_trait, reason = "it lends nothing and may fail")]
     pub fn next(&mut self, into: &mut Vec<u8>, len_max: usize) -> Result<Option<PageId>> {
         loop {
             if let Some(first) = self.take_ready(into, len_max) {
@@ -235,6 +235,9 @@ impl PageCopy {
     /// Nothing is to be handed over any more.
     fn end(&mut self) {
         self.core.pager.copies.remove(&self.pages);
+        if is_planted(Planted::LateGeneration) {
+            self.core.pager.changed.begin(self.lsn(), self.chain());
+        }
     }
 }
 

@@ -146,9 +146,7 @@ impl Installer {
         base: Option<JournalPosition>,
     ) -> Result<PageId> {
         self.check_state(coming)?;
-        if self.current.is_some() {
-            self.end_records()?;
-        }
+        self.pause_records()?;
         let base = base.map(|base| (base.lsn, base.chain));
         if let Reached::Pages { coming: begun, base: begun_base, next } = self.reached
             && (begun, begun_base) == (*coming, base)
@@ -268,16 +266,22 @@ impl Installer {
     /// [`Error::Misfit`] when records are missing whose changes some pages have, from an attempt that was
     /// interrupted: go on to a higher LSN, or begin anew. [`Error::Io`].
     pub fn end_records(&mut self) -> Result<()> {
-        if self.current.is_some() {
-            self.write_out()?;
-        }
-        (self.replay, self.current) = (None, None);
+        self.pause_records()?;
         match self.reached {
             Reached::Records { written_to, .. } => {
                 Err(self.misfit(written_to, "a restore to a higher LSN was begun here"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Other records may follow, or pages.
+    fn pause_records(&mut self) -> Result<()> {
+        if self.current.is_some() {
+            self.write_out()?;
+        }
+        (self.replay, self.current) = (None, None);
+        Ok(())
     }
 
     /// Writes out what records have changed, and notes the state that this leads to.

@@ -35,7 +35,7 @@ pub enum Planted {
     HandOverAfterWrite,
     /// A copy moves its cursor before it has read the pages.
     CursorBeforeRead,
-    /// What is written since a copy is noted only from a moment after its beginning on.
+    /// What is written since a copy began is noted from its end on.
     LateGeneration,
 
     // The journal.

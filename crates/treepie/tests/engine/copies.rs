@@ -600,6 +600,150 @@ fn more_copies_than_the_bound_are_refused_and_one_that_ends_makes_room() {
     begin().expect("there is room again");
 }
 
+/// A script with a full copy, which stands still for a while, and an increment on it.
+fn script(disk: &SimDisk) -> treepie::Result<Vec<(u64, Pages)>> {
+    let db = options(disk).open(DIR)?;
+    let fill = |byte: u8| {
+        (0..25).try_for_each(|index| {
+            let (key, value) = (format!("{index:04}"), vec![byte; 3000]);
+            write(&db, &[insert("t", &key, &value)]).map(drop)
+        })
+    };
+    fill(1)?;
+    write(&db, &[insert("u", "large", &[9; 30_000])])?;
+    let mut full = db.copy_pages(&CopyOptions::new())?;
+    let (mut pages, mut changed) = (Pages::new(), Pages::new());
+    advance(&mut full, &mut pages, PAGE_SIZE)?;
+    fill(2)?;
+    db.checkpoint()?;
+    finish(&mut full, &mut pages)?;
+    let mut increment = db.copy_pages(&CopyOptions::new().base(full.as_base()))?;
+    fill(3)?;
+    write(&db, &[remove("u", "large")])?;
+    db.close()?;
+    finish(&mut increment, &mut changed)?;
+    Ok(vec![(full.lsn().0, pages), (increment.lsn().0, changed)])
+}
+
+#[test]
+fn each_failing_call_beside_copies_is_an_error_or_leaves_them_whole() {
+    let disk = SimDisk::new(1);
+    let before = disk.calls();
+    let wanted = script(&disk).expect("nothing fails");
+    let calls = disk.calls() - before;
+    assert!(wanted[1].1.len() > 10 && calls > 200, "{calls} calls");
+    let ks: Vec<u64> = (1..=calls).collect();
+    let went_on = for_seeds(&ks, |k| {
+        let disk = SimDisk::new(1);
+        disk.fail(Fault::nth(k).error(FaultError::EIO));
+        match script(&disk) {
+            Ok(copies) => {
+                assert!(copies == wanted, "call {k} fails, and a copy is another one");
+                true
+            }
+            Err(Error::Io { .. } | Error::OutcomeUnknown { .. } | Error::Poisoned { .. }) => false,
+            Err(Error::Locked { .. }) => panic!("call {k}: nobody else has it"),
+            Err(other) => panic!("call {k}: {other}"),
+        }
+    });
+    let went_on = went_on.iter().filter(|went_on| **went_on).count();
+    tally::note(4, "failing calls, copies", &format!("all {calls} calls, {went_on} harmless"));
+}
+
+#[test]
+fn increments_after_a_power_cut_at_any_moment_have_all_that_changed() {
+    let disk = SimDisk::new(1);
+    let db = options(&disk).open(DIR).expect("it opens");
+    fill(&db, 60, 1);
+    let (full, under) = copy_all(&db, &CopyOptions::new());
+    let base = full.as_base();
+    drop(full);
+    let begin = disk.log().len();
+    let mut first = Some(db);
+    for round in 0..3 {
+        let db = first.take();
+        let db = db.unwrap_or_else(|| options(&disk).open(DIR).expect("it opens"));
+        for index in 0..6 {
+            let key = format!("{:04}", round * 9 + index);
+            write(&db, &[insert("t", &key, &[round as u8; 2000])]).expect("a commit");
+            if index == 2 {
+                db.checkpoint().expect("a checkpoint");
+            }
+        }
+        copy_all(&db, &CopyOptions::new().base(base));
+        db.close().expect("it closes");
+    }
+    let log = disk.log();
+    let cuts: Vec<u64> = (begin..=log.len()).map(|cut| cut as u64).collect();
+    let by_map = for_seeds(&cuts, |cut| {
+        let image = log.image(cut as usize, cut);
+        let db = options(&image).open(DIR).expect("it opens after the cut");
+        let twin = twin(&image);
+        let (copy, pages) = copy_all(&db, &CopyOptions::new().base(base));
+        if let Some(what) = difference(&pages, &under, &twin) {
+            panic!("cut at {cut}: {what}, from the map: {}", copy.is_from_map());
+        }
+        copy.is_from_map()
+    });
+    let (all, by_map) = (by_map.len(), by_map.iter().filter(|by_map| **by_map).count());
+    assert!(by_map > 10 && by_map < all, "{by_map} of {all} by the map");
+    let counts = format!("{all} cuts, increments by map {by_map}, by scan {}", all - by_map);
+    tally::note(1, "power cuts, increments", &counts);
+}
+
+/// What a file is read for while it is written over is an error of the copy alone.
+#[test]
+fn old_bytes_that_cannot_be_read_end_the_copy_and_not_the_checkpoint() {
+    let disk = SimDisk::new(1);
+    let db = options(&disk).open(DIR).expect("it opens");
+    fill(&db, 50, 1);
+    let mut copy = db.copy_pages(&CopyOptions::new()).expect("a copy begins");
+    fill(&db, 50, 2);
+    disk.fail(Fault::nth(1).of(Call::Read).on("data").forever());
+    db.checkpoint().expect("a checkpoint");
+    disk.heal();
+    let error = copy.next(&mut Vec::new(), 1 << 20).expect_err("it has ended");
+    assert!(matches!(error, Error::Io { action: "read", .. }), "{error}");
+    assert_eq!(db.stats().poisoned_by, None);
+}
+
+#[test]
+fn copies_may_go_to_other_threads() {
+    fn is_send<T: Send + Sync>() {}
+    is_send::<PageCopy>();
+}
+
+/// `cargo test -p treepie --test engine rates_of_copies -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a test"]
+fn rates_of_copies() {
+    let (_dir, db) = open_new(&treepie::Options::new().create(true));
+    for batch in 0..100_u64 {
+        let written = db.write(|tx| {
+            let mut tree = tx.tree("t")?;
+            (0..20_000_u64).try_for_each(|index| {
+                let key = (batch * 20_000 + index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                tree.insert(key.to_be_bytes(), [index as u8; 150]).map(drop)
+            })
+        });
+        written.expect("a commit");
+    }
+    for len_max in [1 << 20, 1 << 16] {
+        let begin = std::time::Instant::now();
+        let mut copy = db.copy_pages(&CopyOptions::new()).expect("a copy begins");
+        let begun = begin.elapsed();
+        let (mut bytes, mut len, mut calls) = (Vec::new(), 0, 0);
+        let begin = std::time::Instant::now();
+        while copy.next(&mut bytes, len_max).expect("pages").is_some() {
+            len += bytes.len();
+            calls += 1;
+            bytes.clear();
+        }
+        let rate = len as f64 / 1e6 / begin.elapsed().as_secs_f64();
+        println!("{} MB in {calls} pieces: {rate:.0} MB/s, began in {begun:?}", len >> 20);
+    }
+}
+
 #[test]
 fn copies_on_a_real_disk_beside_threads_are_whole() {
     let (_dir, db) = open_new(&file_options().checkpoint_distance(256 << 10));

@@ -1,0 +1,7 @@
+//! A repository in a folder of a disk that loses power and fails.
+
+mod failing_calls;
+mod full_disk;
+mod harness;
+mod power_cuts;
+mod readers;
