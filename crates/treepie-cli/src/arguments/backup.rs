@@ -71,7 +71,8 @@ pub struct Backup {
     /// Folder of the database
     #[arg(value_name = "DB")]
     pub db: PathBuf,
-    /// A new file, a repository, or `-` for standard output
+    /// A new file, a repository, or `-` for standard output: what is told, as text or JSON, then goes
+    /// to standard error
     #[arg(value_name = "TO")]
     pub to: PathBuf,
     /// All pages. This is what a file gets; a repository gets an increment if it can be one
