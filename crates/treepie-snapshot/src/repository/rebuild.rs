@@ -79,7 +79,7 @@ pub(super) fn rebuild(
         }
     }
     let newest = numbered::numbers(&*store, manifest::FOLDER)?.last().copied().unwrap_or(0);
-    manifest.number = newest.checked_add(1).ok_or_else(|| RepositoryError::Bound {
+    manifest.number = newest.checked_add(1).ok_or(RepositoryError::Bound {
         what: "the number of the manifest",
         max: u64::MAX,
         hint: "remove the manifest with the highest number, then rebuild again",

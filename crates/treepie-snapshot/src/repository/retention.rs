@@ -126,6 +126,9 @@ impl Retention {
     }
 }
 
+/// The number of an hour, day, week or month.
+type Period = fn(u64) -> u64;
+
 struct Keeper<'s, 'a> {
     entries: &'s [&'a Entry],
     chains: &'s Chains<'a>,
@@ -182,7 +185,7 @@ impl<'a> Keeper<'_, 'a> {
         let time = |entry: &Entry| entry.stream.last_time_us;
         let mut chosen: Vec<(&Entry, Keep)> = Vec::new();
         chosen.extend(restorable.iter().take(policy.last).map(|entry| (*entry, Keep::Last)));
-        let periods: [(usize, fn(u64) -> u64, Keep); 4] = [
+        let periods: [(usize, Period, Keep); 4] = [
             (policy.hourly, calendar::hour, Keep::Hourly),
             (policy.daily, calendar::day, Keep::Daily),
             (policy.weekly, calendar::week, Keep::Weekly),

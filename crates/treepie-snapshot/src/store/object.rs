@@ -11,11 +11,13 @@
 //! The service must let a file be created only if it is absent (all of the above do): the
 //! manifest and the [lease](super::lease) stand on it.
 
+mod reader;
+mod writer;
+
 use std::{
     fmt,
-    future::Future,
-    io::{self, Read, Write},
-    mem,
+    future::{Future, poll_fn},
+    io::{self, Read},
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -24,12 +26,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::StreamExt;
-use object_store::{
-    Error, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    path::Path,
-};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use reader::ObjectReader;
 use tokio::runtime::{Builder, Handle};
+use writer::ObjectWriter;
 
 use super::{Item, LISTED_MAX, Name, Store, StoreError, StoreLock, StoreWriter, lease::Lease};
 
@@ -37,10 +37,6 @@ use super::{Item, LISTED_MAX, Name, Store, StoreError, StoreLock, StoreWriter, l
 pub const PART_LEN: usize = 16 << 20;
 /// Fewest bytes of a part that services take.
 const PART_LEN_MIN: usize = 5 << 20;
-/// Most parts of one file that services take.
-const PARTS_MAX: u64 = 10_000;
-/// Bytes of one read. One such read is ahead of the reader.
-const READ_LEN: u64 = 8 << 20;
 
 /// An object store as a store.
 #[derive(Clone)]
@@ -197,17 +193,7 @@ impl Store for ObjectFolder {
     }
 
     fn create(&self, name: &Name) -> Result<Box<dyn StoreWriter>, StoreError> {
-        let writer = ObjectWriter {
-            store: self.clone(),
-            name: name.clone(),
-            buffer: Vec::new(),
-            upload: None,
-            part: None,
-            part_count: 0,
-            written: 0,
-            failed: false,
-        };
-        Ok(Box::new(writer))
+        Ok(Box::new(ObjectWriter::begin(self.clone(), name.clone())))
     }
 
     fn put_if_absent(&self, name: &Name, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -227,17 +213,7 @@ impl Store for ObjectFolder {
             name: name.as_str().to_owned(),
             place: self.place(),
         })?;
-        let mut reader = ObjectReader {
-            store: self.clone(),
-            path: self.path(name),
-            asked: offset,
-            len,
-            ahead: None,
-            chunk: Vec::new(),
-            taken: 0,
-        };
-        reader.ask();
-        Ok(Box::new(reader))
+        Ok(Box::new(ObjectReader::begin(self.clone(), self.path(name), offset, len)))
     }
 
     fn len(&self, name: &Name) -> Result<Option<u64>, StoreError> {
@@ -255,10 +231,11 @@ impl Store for ObjectFolder {
             (Arc::clone(&self.inner.objects), self.inner.prefix.clone().join(folder));
         let prefix = format!("{path}/");
         let listed = async move {
-            let mut metas = objects.list(Some(&path)).take(LISTED_MAX + 1);
+            let mut metas = objects.list(Some(&path));
             let mut items = Vec::new();
-            while let Some(meta) = metas.next().await {
-                let meta = meta?;
+            while items.len() <= LISTED_MAX {
+                let next = poll_fn(|context| metas.as_mut().poll_next(context)).await;
+                let Some(meta) = next.transpose()? else { break };
                 let modified = u64::try_from(meta.last_modified.timestamp_micros()).ok();
                 items.push((meta.location.to_string(), meta.size, modified));
             }
@@ -300,200 +277,6 @@ impl Store for ObjectFolder {
         let drawn = getrandom::fill(&mut bytes).map_err(io::Error::from);
         drawn.map_err(StoreError::io("draw", &name, self.place()))?;
         Ok(bytes)
-    }
-}
-
-/// Reads one object forwards, one request ahead.
-struct ObjectReader {
-    store: ObjectFolder,
-    path: Path,
-    /// Up to where it was asked for.
-    asked: u64,
-    len: u64,
-    ahead: Option<(u64, Pending<Vec<u8>>)>,
-    chunk: Vec<u8>,
-    taken: usize,
-}
-
-impl ObjectReader {
-    fn ask(&mut self) {
-        let end = self.asked.saturating_add(READ_LEN).min(self.len);
-        if self.asked >= end {
-            return;
-        }
-        let range = self.asked..end;
-        let (objects, path) = (Arc::clone(&self.store.inner.objects), self.path.clone());
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let get = async move {
-            let result = objects.get_opts(&path, options).await?;
-            Ok(result.bytes().await?.to_vec())
-        };
-        self.ahead = Some((end - self.asked, self.store.start(get)));
-        self.asked = end;
-    }
-}
-
-impl Read for ObjectReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        if self.taken == self.chunk.len() {
-            let Some((asked, pending)) = self.ahead.take() else { return Ok(0) };
-            let chunk = pending.wait().map_err(io_error)?;
-            // A service that gives less than it was asked for has lost the rest.
-            if chunk.len() as u64 != asked {
-                let what = format!("asked for {asked} bytes, got {}", chunk.len());
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
-            }
-            (self.chunk, self.taken) = (chunk, 0);
-            self.ask();
-        }
-        let count = buf.len().min(self.chunk.len() - self.taken);
-        buf[..count].copy_from_slice(&self.chunk[self.taken..self.taken + count]);
-        self.taken += count;
-        Ok(count)
-    }
-}
-
-/// Uploads one object.
-struct ObjectWriter {
-    store: ObjectFolder,
-    name: Name,
-    buffer: Vec<u8>,
-    /// None as long as all fits into one part, and while a call has it.
-    upload: Option<Box<dyn MultipartUpload>>,
-    /// The part that is on its way.
-    part: Option<Pending<()>>,
-    part_count: u64,
-    written: u64,
-    failed: bool,
-}
-
-impl fmt::Debug for ObjectWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ObjectWriter").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl ObjectWriter {
-    /// Waits until the part before has arrived.
-    fn arrived(&mut self) -> io::Result<()> {
-        match self.part.take() {
-            Some(part) => part.wait().map_err(io_error),
-            None => Ok(()),
-        }
-    }
-
-    fn send_part(&mut self) -> io::Result<()> {
-        self.arrived()?;
-        if self.part_count == PARTS_MAX {
-            let what = format!("more than {PARTS_MAX} parts; choose a greater length of parts");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-        }
-        let mut upload = match self.upload.take() {
-            Some(upload) => upload,
-            None => {
-                let (objects, path) =
-                    (Arc::clone(&self.store.inner.objects), self.store.path(&self.name));
-                let begin = self.store.start(async move { objects.put_multipart(&path).await });
-                begin.wait().map_err(io_error)?
-            }
-        };
-        // A new buffer for the next part, of the length of this one.
-        let next = Vec::with_capacity(self.buffer.len());
-        let part = mem::replace(&mut self.buffer, next);
-        self.part_count += 1;
-        // Some stores begin threads of their own for a part, which needs the runtime around it.
-        let sent = {
-            let _inside = self.store.inner.handle.enter();
-            upload.put_part(part.into())
-        };
-        self.part = Some(self.store.start(sent));
-        self.upload = Some(upload);
-        Ok(())
-    }
-
-    fn complete(&mut self) -> Result<(), Error> {
-        let (objects, path) = (Arc::clone(&self.store.inner.objects), self.store.path(&self.name));
-        let rest = mem::take(&mut self.buffer);
-        let Some(mut upload) = self.upload.take() else {
-            let put = async move { objects.put(&path, rest.into()).await.map(|_| ()) };
-            return self.store.start(put).wait();
-        };
-        let finish = async move {
-            let sent = if rest.is_empty() { Ok(()) } else { upload.put_part(rest.into()).await };
-            let completed = match sent {
-                Ok(()) => upload.complete().await.map(|_| ()),
-                Err(error) => Err(error),
-            };
-            if completed.is_err() {
-                // The parts that were sent take room; what cannot be cleared away here, a rule of
-                // the bucket clears away.
-                let _ = upload.abort().await;
-            }
-            completed
-        };
-        self.store.start(finish).wait()
-    }
-
-    fn give_up(&mut self) {
-        let part = self.part.take();
-        if let Some(mut upload) = self.upload.take() {
-            drop(part.map(Pending::wait));
-            if let Err(error) = self.store.start(async move { upload.abort().await }).wait() {
-                tracing::debug!(%error, name = %self.name, "parts of an upload stay");
-            }
-        }
-    }
-}
-
-impl Write for ObjectWriter {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if self.failed {
-            return Err(io::Error::other("an earlier write to this file failed"));
-        }
-        if self.buffer.len() == self.store.inner.part_len {
-            self.failed = true;
-            self.send_part()?;
-            self.failed = false;
-        }
-        let count = buf.len().min(self.store.inner.part_len - self.buffer.len());
-        self.buffer.extend_from_slice(&buf[..count]);
-        self.written += count as u64;
-        Ok(count)
-    }
-
-    /// Parts have one length: there is nothing to send before a part is full.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl StoreWriter for ObjectWriter {
-    fn finish(mut self: Box<Self>) -> Result<u64, StoreError> {
-        let (store, name) = (self.store.clone(), self.name.clone());
-        let io = |error| StoreError::io("write", &name, store.place())(error);
-        if self.failed {
-            return Err(io(io::Error::other("an earlier write to this file failed")));
-        }
-        self.arrived().map_err(io)?;
-        if self.part_count == PARTS_MAX && !self.buffer.is_empty() {
-            let what = "more parts than a service takes; choose a greater length of parts";
-            return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, what)));
-        }
-        self.complete().map_err(|error| store.error("complete", &name, error))?;
-        Ok(self.written)
-    }
-
-    fn abort(mut self: Box<Self>) {
-        self.give_up();
-    }
-}
-
-impl Drop for ObjectWriter {
-    fn drop(&mut self) {
-        self.give_up();
     }
 }
 

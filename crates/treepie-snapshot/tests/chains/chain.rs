@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use treepie::{Base, disk::Disk, ids::Lsn};
+use treepie::{Base, CopyOptions, disk::Disk, ids::Lsn};
 use treepie_snapshot::{
     BackupOptions, Control, Error, Position, ReadOptions, RestoreOptions, StreamHeader, StreamKind,
     StreamOptions, StreamWriter, backup, repository::Until, restore_chain,
@@ -62,21 +62,68 @@ impl Chain {
 
     /// A backup while the database goes on: an increment on the last stream, or a full one.
     fn add_pages(&mut self, rng: &mut Rng, is_increment: bool) {
-        let db = self.source.db();
         let end = self.end();
-        if is_increment && end.lsn == db.durable_lsn() {
+        if is_increment && end.lsn == self.source.lsn() {
             return;
         }
+        let lineage = self.source.db().lineage();
+        let base = is_increment.then_some(Base { lineage, lsn: end.lsn, chain: end.chain });
+        let part = match rng.below(4) {
+            0 => self.back_up(rng, base),
+            _ => self.copy_slowly(rng, base),
+        };
+        self.parts.push(part);
+    }
+
+    /// As users do it. Pages are read a megabyte at a time: most of these databases at once.
+    fn back_up(&self, rng: &mut Rng, base: Option<Base>) -> Part {
+        let db = self.source.db();
         let mut options = BackupOptions::new().stream(stream_options(rng, db.page_size()));
-        if is_increment {
-            options = options.base(Base { lineage: db.lineage(), lsn: end.lsn, chain: end.chain });
+        if let Some(base) = base {
+            options = options.base(base);
         }
-        let pace = *rng.pick(&[1, 5_000, 60_000, usize::MAX / 2]);
-        let beside = Beside::new(&self.source, pace);
+        let beside = Beside::new(&self.source, *rng.pick(&[1, 5_000, 60_000]));
         let (beside, report) = backup(&db, beside, &options, Control::new()).expect("a backup");
         let header = report.summary.header;
         let (kind, base, last) = (header.kind, header.base, header.position);
-        self.parts.push(Part { kind, bytes: beside.into_bytes(), base, last });
+        Part { kind, bytes: beside.into_bytes(), base, last }
+    }
+
+    /// The same a few pages at a time, with commits and checkpoints between any two.
+    fn copy_slowly(&self, rng: &mut Rng, base: Option<Base>) -> Part {
+        let db = self.source.db();
+        let copy_options = base.map_or_else(CopyOptions::new, |base| CopyOptions::new().base(base));
+        let mut copy = db.copy_pages(&copy_options).expect("a copy");
+        let base = base.map(|base| Position { lsn: base.lsn, chain: base.chain });
+        let last = Position { lsn: copy.lsn(), chain: copy.chain() };
+        let kind = if base.is_some() { StreamKind::Increment } else { StreamKind::Full };
+        let header = StreamHeader {
+            kind,
+            lineage: copy.lineage(),
+            page_size: copy.page_size(),
+            page_count: copy.page_count(),
+            position: last,
+            base: base.unwrap_or_default(),
+            time_us: copy.time_us(),
+            database_created_us: copy.created_us(),
+            created_us: 1,
+        };
+        let options = stream_options(rng, db.page_size());
+        let mut writer = StreamWriter::new(Vec::new(), header, &options).expect("a stream");
+        let len_max = db.page_size() * (1 + rng.index(8));
+        let mut chunk = Vec::new();
+        while let Some(first) = copy.next(&mut chunk, len_max).expect("pages") {
+            writer.pages(first, &chunk).expect("they ascend");
+            chunk.clear();
+            if rng.chance(1, 3) {
+                self.source.step(false);
+            }
+            if rng.chance(1, 6) {
+                db.checkpoint().expect("a checkpoint");
+            }
+        }
+        let (bytes, _) = writer.finish(last).expect("it ends");
+        Part { kind, bytes, base: base.unwrap_or_default(), last }
     }
 
     /// The records since the last stream.

@@ -143,3 +143,31 @@ fn chain_without_its_full_backup_is_refused_with_what_it_needs() {
     assert!(text.contains("begins with a full backup"), "{text}");
     assert!(!is_published(&disk));
 }
+
+#[test]
+fn restore_onto_a_disk_that_is_full_says_so_and_goes_on_once_there_is_room() {
+    let seeds = seeds(60);
+    let work = |seed| {
+        let chain = Chain::new(seed);
+        let disk = SimDisk::new(mix(seed, 6));
+        let mut rng = Rng::new(mix(seed, 7));
+        let mut full = 0;
+        disk.set_capacity(Some(rng.below(3 << 20)));
+        let mut found = chain.restore(&disk, &chain.parts, Until::End);
+        if let Err(error) = &found {
+            let text = error.to_string();
+            assert!(text.contains("make room on the disk"), "seed {seed}: {text}");
+            assert!(!is_published(&disk), "seed {seed}: {text}, and something was published");
+            full = 1;
+            disk.set_capacity(None);
+            found = chain.restore(&disk, &chain.parts, Until::End);
+        }
+        disk.set_capacity(None);
+        let found = found.unwrap_or_else(|error| panic!("seed {seed}: with room: {error}"));
+        chain.verify(&disk, found).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        full
+    };
+    let full = for_seeds(&seeds, work, |sum, count| *sum += count);
+    assert!(full > 5, "only {full} disks were full");
+    tally::note(13, "full disks", &tally::thousands(full));
+}

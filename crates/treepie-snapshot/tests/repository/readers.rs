@@ -14,9 +14,9 @@ use treepie_testkit::SimDisk;
 use crate::harness::{self, Job, PLACE, Step, add, content, description};
 
 fn job(disk: &SimDisk, streams: &[Description]) -> Job {
-    let mut job = Job::begin(harness::store(disk)).unwrap();
+    let mut job = Job::begin(harness::store(disk)).expect("a repository begins");
     for stream in streams {
-        job.step(&Step::Add(stream.clone())).unwrap();
+        job.step(&Step::Add(stream.clone())).expect("a stream is added");
     }
     job
 }
@@ -43,7 +43,7 @@ fn rebuild(store: Arc<dyn Store>, streams: &[Description]) -> (Vec<Entry>, Vec<S
         reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
         described(streams, &bytes)
     });
-    let rebuilt = rebuilt.unwrap();
+    let rebuilt = rebuilt.expect("a manifest is rebuilt");
     (rebuilt.manifest.entries, rebuilt.left_out.into_iter().map(|(_, why)| why).collect())
 }
 
