@@ -319,3 +319,20 @@ fn object_stores_are_refused_by_a_build_without_them() {
     let said = place.run(&["backup", "db", "s3://bucket/folder"]);
     assert!(said.failed(1).contains("build it with the feature `object-store`"), "{}", said.err);
 }
+
+#[test]
+fn moment_between_a_commit_and_its_backup_has_that_commit() {
+    let place = Place::new();
+    place.fill("t", 10);
+    place.out(&["backup", "db", "repo/"]);
+    let (lsn, time_us) = place.commit("k", "v");
+    // The backup is later than the commit, and its state is that of the commit.
+    let told = place.json(&["backup", "db", "repo"]);
+    assert_eq!((lsn_of(&told[0]), told[0]["time_us"].as_u64()), (lsn, Some(time_us)));
+    let after = format!("{}.{:06}", (time_us + 1) / 1_000_000, (time_us + 1) % 1_000_000);
+    let told = place.json(&["restore", "repo", "after", "--time", &after]);
+    assert_eq!((lsn_of(&told[0]), told[0]["time_us"].as_u64()), (lsn, Some(time_us)));
+    let before = format!("{}.{:06}", (time_us - 1) / 1_000_000, (time_us - 1) % 1_000_000);
+    let told = place.json(&["restore", "repo", "before", "--time", &before]);
+    assert_eq!(lsn_of(&told[0]), lsn - 1);
+}
