@@ -100,14 +100,14 @@ pub fn run(arguments: &Restore, output: &mut Output) -> Result<()> {
     let work = Work::begin()?;
     let restoring = Restoring { arguments, read, options, work: &work };
     let (report, ends_before) = match Source::of(&arguments.from)? {
-        Source::Repository(repository) => restoring.from_repository(&repository)?,
+        Source::Repository(repository) => restoring.of_repository(&repository)?,
         Source::Files(files) => {
             let open = |path: &PathBuf| Ok((path.clone(), open_stream(path)?));
-            restoring.from_streams(files.iter().map(open))?
+            restoring.of_streams(files.iter().map(open))?
         }
         Source::Stdin => {
             let stdin = (PathBuf::from("standard input"), io::stdin().lock());
-            restoring.from_streams([Ok(stdin)])?
+            restoring.of_streams([Ok(stdin)])?
         }
     };
     drop(work);
@@ -132,7 +132,7 @@ struct Restoring<'a> {
 }
 
 impl Restoring<'_> {
-    fn from_repository(&self, repository: &Repository) -> Result<(RestoreReport, bool)> {
+    fn of_repository(&self, repository: &Repository) -> Result<(RestoreReport, bool)> {
         let moment = &self.arguments.moment;
         let branch = moment.branch.map(|name| name.0);
         let plan = repository.plan(target(moment), branch)?;
@@ -142,7 +142,7 @@ impl Restoring<'_> {
     }
 
     /// From streams in their order; returns too whether they end before the moment that was asked for.
-    fn from_streams<R: Read + Len>(
+    fn of_streams<R: Read + Len>(
         &self,
         streams: impl IntoIterator<Item = Result<(PathBuf, R)>>,
     ) -> Result<(RestoreReport, bool)> {
