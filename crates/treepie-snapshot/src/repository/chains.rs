@@ -187,7 +187,7 @@ impl<'a> Chains<'a> {
             }
             match self.chain((index, of.forked_at)) {
                 Some(chain) if chain == of.forked_chain => certain.push(index),
-                None if lineage.epoch + 1 == of.epoch => possible.push(index),
+                None if lineage.fork_count() + 1 == of.fork_count() => possible.push(index),
                 _ => {}
             }
         }

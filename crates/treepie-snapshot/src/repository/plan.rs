@@ -73,7 +73,8 @@ pub struct Plan {
     pub lsn: Lsn,
     /// Bytes of all files that are read.
     pub bytes: u64,
-    /// The time that was asked for is after everything that the repository holds.
+    /// The time that was asked for is after everything that the repository holds; or it may be, where
+    /// the last step is cut by a fork and nothing of the child is here.
     pub ends_before_target: bool,
 }
 
@@ -214,25 +215,34 @@ impl<'a> Planner<'_, 'a> {
         let mut plan = self.to_lsn(known)?;
         if let Some((entry, bound)) = straddling {
             extend(&mut plan, entry, time_us, *bound);
+            if *bound < entry.stream.last.lsn {
+                // The time may be that of the child that forked here, whose records then matter.
+                plan.ends_before_target = self.ends_at(&entries, *bound)?;
+            }
             return Ok(plan);
         }
-        let follows = |(_, bound): &&(&Entry, Lsn)| *bound > known;
-        let begins = entries.iter().filter(follows).map(|(entry, _)| match entry.stream.kind {
+        plan.ends_before_target = self.ends_at(&entries, known)?;
+        Ok(plan)
+    }
+
+    /// Whether nothing follows an LSN. If something does, it must follow at once.
+    fn ends_at(&self, entries: &[(&Entry, Lsn)], lsn: Lsn) -> Result<bool, RepositoryError> {
+        let following = entries.iter().filter(|(_, bound)| *bound > lsn);
+        let begins = following.map(|(entry, _)| match entry.stream.kind {
             Kind::Records => entry.stream.base.lsn.next(),
             Kind::Full | Kind::Increment => entry.stream.last.lsn,
         });
         match begins.min() {
-            None => plan.ends_before_target = true,
+            None => Ok(true),
             // The next record is there, and is later.
-            Some(next) if next <= known.next() => {}
+            Some(next) if next <= lsn.next() => Ok(false),
             Some(next) => {
-                let reach = self.chains.search(self.branch, &[known]);
-                let mut hole = self.hole_at(known.next(), &reach);
-                hole.missing = Some((known.next(), Lsn(next.0 - 1)));
-                return Err(RepositoryError::Hole(Box::new(hole)));
+                let reach = self.chains.search(self.branch, &[lsn]);
+                let mut hole = self.hole_at(lsn.next(), &reach);
+                hole.missing = Some((lsn.next(), Lsn(next.0 - 1)));
+                Err(RepositoryError::Hole(Box::new(hole)))
             }
         }
-        Ok(plan)
     }
 
     fn before_all(&self, reach: &Reach<'a>) -> RepositoryError {

@@ -14,12 +14,17 @@ pub(crate) const START_US: u64 = 1_700_000_000_000_000;
 
 /// The lineage of an epoch that began anew, or of one that forked.
 pub(crate) fn lineage(epoch: u64) -> Lineage {
-    Lineage { database_id: DatabaseId([1; 16]), epoch, forked_at: Lsn(0), forked_chain: 0 }
+    Lineage {
+        database_id: DatabaseId([1; 16]),
+        epoch: epoch << 32,
+        forked_at: Lsn(0),
+        forked_chain: 0,
+    }
 }
 
 /// A lineage that forked from another one.
 pub(crate) fn fork(parent: Lineage, at: u64) -> Lineage {
-    let (epoch, forked_at) = (parent.epoch + 1, Lsn(at));
+    let (epoch, forked_at) = (parent.epoch + (1 << 32), Lsn(at));
     Lineage { epoch, forked_at, forked_chain: chain(parent, at), ..parent }
 }
 

@@ -1,6 +1,6 @@
 //! A lock for stores that have none: a lease that expires.
 //!
-//! It is a [numbered](super::numbered) file in the folder `lease`. Its newest version names an owner
+//! It is a numbered file in the folder `lease`. Its newest version names an owner
 //! and a time up to which it holds. Who wants it writes the next version, if the newest has expired or
 //! was given back. The owner does the same to renew it; when somebody else has written that version,
 //! the lease is lost.

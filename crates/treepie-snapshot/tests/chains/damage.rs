@@ -152,7 +152,7 @@ fn restore_onto_a_disk_that_is_full_says_so_and_goes_on_once_there_is_room() {
         let disk = SimDisk::new(mix(seed, 6));
         let mut rng = Rng::new(mix(seed, 7));
         let mut full = 0;
-        disk.set_capacity(Some(rng.below(3 << 20)));
+        disk.set_capacity(Some(rng.below(300 << 10)));
         let mut found = chain.restore(&disk, &chain.parts, Until::End);
         if let Err(error) = &found {
             let text = error.to_string();

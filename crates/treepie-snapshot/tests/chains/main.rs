@@ -5,6 +5,7 @@
 
 mod chain;
 mod damage;
+mod golden;
 #[cfg(feature = "planted")]
 mod planted;
 mod repositories;

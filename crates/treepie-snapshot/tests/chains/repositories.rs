@@ -207,3 +207,62 @@ fn drill_restores_checks_and_leaves_nothing_behind() {
     assert!(report.restore.check.is_some_and(|check| check.is_clean()));
     assert_eq!(std::fs::read_dir(scratch.path()).expect("it is there").count(), 0);
 }
+
+#[test]
+fn restored_database_goes_on_in_the_same_repository_and_both_branches_can_be_restored() {
+    for seed in seeds(20) {
+        let source = Source::new(seed);
+        let mut rng = Rng::new(mix(seed, 8));
+        let place = SimDisk::new(seed);
+        let mut repository = new_repository(&place);
+        let backup = BackupOptions::new().stream(StreamOptions::new().threads(1));
+        source.steps(10);
+        let first = keep(&source.db(), &repository, Extent::Auto, &backup, Control::new());
+        let first = first.expect("a backup").expect("there is something").entry.stream.last.lsn;
+        source.steps(20);
+        archive(&source.db(), &repository, &small_files(5_000), Control::new()).expect("archived");
+        repository.refresh().expect("it is there");
+        let old = source.db().lineage();
+        let fork = Lsn(first.0 + rng.below(source.lsn().0 - first.0 + 1));
+
+        let disk = SimDisk::new(mix(seed, 1));
+        let plan = repository.plan(Target::Lsn(fork), None).expect("it is covered");
+        let restore = RestoreOptions::new().engine(options(&disk));
+        restore_plan(&repository, &plan, "/restored", &restore, Control::new()).expect("restored");
+        let copy = options(&disk).journal_retention(1 << 20).open("/restored").expect("it opens");
+        let write = |n: u8| {
+            copy.write(|tx| tx.tree("of the copy")?.insert([n], [n; 100])).expect("a commit");
+        };
+        (0..5).for_each(write);
+        if rng.chance(1, 2) {
+            // Otherwise its records follow those of the database that it was restored from.
+            let kept = keep(&copy, &repository, Extent::Auto, &backup, Control::new());
+            let entry = kept.expect("a backup").expect("there is something").entry;
+            assert_eq!(entry.stream.kind, treepie_snapshot::repository::Kind::Full);
+            (5..9).for_each(write);
+        }
+        archive(&copy, &repository, &small_files(1_000), Control::new()).expect("archived");
+        repository.refresh().expect("it is there");
+
+        let found = SimDisk::new(mix(seed, 2));
+        let plan = repository.plan(Target::Latest, None);
+        let plan = plan.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let restore = RestoreOptions::new().engine(options(&found));
+        restore_plan(&repository, &plan, "/restored", &restore, Control::new())
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let again = options(&found).open("/restored").expect("it opens");
+        let tree = again.read().expect("a snapshot");
+        let copied = copy.read().expect("a snapshot");
+        let count = copied.tree("of the copy").expect("it is there").len();
+        assert_eq!(tree.lsn(), copied.lsn(), "seed {seed}");
+        assert_eq!(tree.tree("of the copy").expect("it is there").len(), count, "seed {seed}");
+
+        let branch = treepie_snapshot::repository::Branch { epoch: old.epoch, forked_at: None };
+        let plan = repository.plan(Target::Latest, Some(branch)).expect("it is still there");
+        let disk = SimDisk::new(mix(seed, 3));
+        let restore = RestoreOptions::new().engine(options(&disk));
+        restore_plan(&repository, &plan, "/restored", &restore, Control::new()).expect("restored");
+        let db = options(&disk).open("/restored").expect("it opens");
+        assert_eq!(source.verify(&db), Ok(source.lsn()), "seed {seed}");
+    }
+}

@@ -43,11 +43,19 @@ pub fn options(disk: &SimDisk) -> Options {
 fn apply(tx: &mut WriteTxn<'_>, ops: &[Op]) -> treepie::Result<()> {
     for op in ops {
         match op {
-            Op::CreateTree { tree } => drop(tx.tree(tree)?),
-            Op::DropTree { tree } => drop(tx.drop_tree(tree)?),
+            Op::CreateTree { tree } => {
+                tx.tree(tree)?;
+            }
+            Op::DropTree { tree } => {
+                tx.drop_tree(tree)?;
+            }
             Op::Clear { tree } => tx.tree(tree)?.clear()?,
-            Op::Insert { tree, key, value } => drop(tx.tree(tree)?.insert(key, value)?),
-            Op::Remove { tree, key } => drop(tx.tree(tree)?.remove(key)?),
+            Op::Insert { tree, key, value } => {
+                tx.tree(tree)?.insert(key, value)?;
+            }
+            Op::Remove { tree, key } => {
+                tx.tree(tree)?.remove(key)?;
+            }
         }
     }
     Ok(())

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::record::Record,
     ids::Lsn,
     journal::JournalReader,
     recovery::JOURNAL_DIR,
@@ -65,12 +64,22 @@ fn known_chain(core: &Core, lsn: Lsn) -> Option<u64> {
 }
 
 fn stored_chain(core: &Core, lsn: Lsn) -> Result<Option<u64>> {
-    if lsn < core.journal.report().first_lsn {
-        return Ok(None);
-    }
+    let before = Lsn(lsn.0.saturating_sub(1));
+    let pin = match core.journal.pin(before) {
+        Ok(pin) => pin,
+        Err(Error::Trimmed { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let chain = read_chain(core, lsn);
+    // What was given up meanwhile may be another's by now.
+    let is_kept = core.journal.advance_pin(pin, before);
+    core.journal.unpin(pin);
+    is_kept.and(chain)
+}
+
+fn read_chain(core: &Core, lsn: Lsn) -> Result<Option<u64>> {
     let journal = core.path.join(JOURNAL_DIR);
     let mut records = JournalReader::open(Arc::clone(&core.disk), &journal)?.from(lsn)?;
     let Some(stored) = records.next().transpose()? else { return Ok(None) };
-    let record = Record::parse(&stored.bytes).ok();
-    Ok(record.filter(|record| record.lsn() == lsn).map(|record| record.chain()))
+    Ok((stored.header.lsn() == lsn).then(|| stored.header.chain()))
 }

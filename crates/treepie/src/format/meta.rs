@@ -102,12 +102,18 @@ pub enum MetaError {
 }
 
 impl Lineage {
+    /// How many forks led to it.
+    #[must_use]
+    pub fn fork_count(&self) -> u64 {
+        self.epoch >> 32
+    }
+
     /// The lineage of a copy that goes its own way behind the record `at`. The upper half of an epoch
     /// counts the forks that led to it; the lower half is `random`, so that two copies of one state do
     /// not take each other for the same.
     #[must_use]
     pub fn fork(&self, at: Lsn, chain: u64, random: u32) -> Lineage {
-        let generation = (self.epoch >> 32).saturating_add(1).min(u64::from(u32::MAX));
+        let generation = (self.fork_count() + 1).min(u64::from(u32::MAX));
         Lineage {
             database_id: self.database_id,
             epoch: generation << 32 | u64::from(random),

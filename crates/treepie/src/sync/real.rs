@@ -7,6 +7,9 @@ pub use std::{
 
 pub use parking_lot::{Condvar, Mutex, MutexGuard};
 
+/// How often who waits for a [`Flag`](super::Flag) lets others run before it sleeps.
+pub(super) const YIELDS: u32 = 8;
+
 /// A number that threads wait for a change of.
 #[derive(Debug, Default)]
 pub struct Word(atomic::AtomicU32);

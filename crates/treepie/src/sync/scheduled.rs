@@ -315,6 +315,9 @@ fn draw_patience() -> u32 {
     }
 }
 
+/// None: a simulated thread that sleeps at once tries the order in which wake-ups get lost.
+pub(super) const YIELDS: u32 = 0;
+
 /// A number that threads wait for a change of.
 #[derive(Debug, Default)]
 pub struct Word {

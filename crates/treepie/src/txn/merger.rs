@@ -2,11 +2,12 @@
 //!
 //! It is a flat combiner. Who joins an empty queue *leads*: it waits for the writer before it, takes
 //! what has gathered in front of the queue by then, runs it, and commits it; everyone else of the
-//! batch sleeps on one flag and is woken by one call. A caller alone never meets another thread.
+//! batch waits for one flag, and who sleeps by then is woken by one call. A caller alone never meets
+//! another thread.
 //!
 //! ```text
 //! join ─> batch ─┬─ first: lead ─> turn of the writer ─> gather ─> run (`batch`) ─> commit ─┐
-//!                └─ others: sleep <──────────────────── flag <──────────────────────────────┘
+//!                └─ others: wait <───────────────────── flag <──────────────────────────────┘
 //! ```
 //!
 //! Each batch has one who is bound to lead, and who leads takes the batch in front, whichever it is:
