@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and the help that explains it.
 
+pub mod backup;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,9 +11,11 @@ Exit codes:
   0  done
   1  error of use, of input, or of the system
   2  bad arguments
-  3  damage found in a database
-  4  not found: the database, the tree, the key, or the page
-  5  the database is open elsewhere: one process at a time may have it open
+  3  damage found in a database, a backup or a repository
+  4  not found: the database, the tree, the key, or the page; the repository, or what is to be
+     restored of it
+  5  the database is open elsewhere: one process at a time may have it open; or somebody else
+     writes to the repository
 
 Keys, values and names of trees are bytes. As text, they are printed as they are where they are
 printable UTF-8; other bytes, and the backslash, are escaped: \\t \\n \\r \\\\ \\xNN. The same escapes are
@@ -22,7 +26,7 @@ With --json, bytes are a string where they are printable UTF-8, otherwise {\"hex
 --hex they always are the latter. Lists are printed as one object per line, anything else as one
 object. Errors go to standard error, as {\"error\":\"…\",\"code\":N}.";
 
-/// Looks into, fills and checks databases of the Treepie storage engine.
+/// Looks into, fills, checks and backs up databases of the Treepie storage engine.
 #[derive(Debug, Parser)]
 #[command(name = "treepie", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Arguments {
@@ -62,6 +66,26 @@ pub enum Command {
     Journal(Journal),
     /// Print one page: its header and a hex dump
     Page(Page),
+    /// Write all pages of a database, or what has changed, to a file, a repository or a pipe
+    Backup(backup::Backup),
+    /// Make a database of backups, as of any LSN or moment that they hold
+    Restore(backup::Restore),
+    /// Read backups from end to end, without restoring them, and list all damage
+    Verify(backup::Verify),
+    /// Restore into a scratch folder, check what comes out, and remove it
+    Drill(backup::Drill),
+    /// List what a repository holds, and what can be restored of it
+    Snapshots(backup::OfRepository),
+    /// Copy the records of the journal to a repository, so that every moment can be restored
+    Archive(backup::Archive),
+    /// Remove backups that no rule keeps
+    Prune(backup::Prune),
+    /// Make one full backup of the newest increment and what it builds on
+    Squash(backup::Squash),
+    /// Make the list of a repository anew, of the streams themselves
+    Rebuild(backup::Rebuild),
+    /// Remove streams from a repository that cannot be relied on any more
+    Forget(backup::Forget),
     /// Write until killed: the child process of the demonstration
     #[command(hide = true)]
     DemoWriter(Database),

@@ -1,13 +1,13 @@
 //! Failures: what the command ends with when it does not do what was asked, and the exit codes.
 //!
-//! | Code | Meaning                                                 |
-//! |-----:|---------------------------------------------------------|
-//! |    0 | Done                                                    |
-//! |    1 | Error of use, of input, or of the system                |
-//! |    2 | Bad arguments                                           |
-//! |    3 | Damage found in a database; with --repair: losses       |
-//! |    4 | Not found: the database, the tree, the key, or the page |
-//! |    5 | The database is open in another process                 |
+//! | Code | Meaning                                                                   |
+//! |-----:|---------------------------------------------------------------------------|
+//! |    0 | Done                                                                      |
+//! |    1 | Error of use, of input, or of the system; ended by a signal               |
+//! |    2 | Bad arguments                                                             |
+//! |    3 | Damage found in a database, a backup, a repository; with --repair: losses |
+//! |    4 | Not found: database, tree, key, page; backups, or a state to be restored  |
+//! |    5 | The database is open in another process; the repository is being written  |
 
 use std::{
     io::{self, Write},
@@ -16,6 +16,9 @@ use std::{
 
 use serde::Serialize;
 use treepie::Error;
+use treepie_snapshot::{
+    Error as SnapshotError, ids::Lsn, repository::RepositoryError, store::StoreError,
+};
 
 use crate::{
     notation::{Notation, NotationError},
@@ -96,6 +99,64 @@ pub enum Failure {
         /// The new database.
         new: PathBuf,
     },
+    /// A backup was asked for while the database is in use.
+    #[error(
+        "{0}; who has a database open backs it up itself, while it goes on, with the crate treepie-snapshot"
+    )]
+    InUse(#[source] Error),
+    /// A backup, a restore, or what is done with a repository has failed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The stream in a file cannot be used.
+    #[error("{file}: {source}", file = file.display())]
+    Stream {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: SnapshotError,
+    },
+    /// There is no file of this name.
+    #[error("there is no backup in {0}; check the path")]
+    NoBackup(PathBuf),
+    /// The streams that were given do not lead to the state that was asked for.
+    #[error("the streams end at LSN {found}, before LSN {wanted}; name those that follow them too")]
+    NotReached {
+        /// The LSN that was asked for.
+        wanted: Lsn,
+        /// Where they end.
+        found: Lsn,
+    },
+    /// Something is in the way, or missing, where backups are or go.
+    #[error("{place}: {what}", place = place.display())]
+    Place {
+        /// Where.
+        place: PathBuf,
+        /// What, and what to do.
+        what: String,
+    },
+    /// A repository has no stream with an id.
+    #[error("{place}: {what}", place = place.display())]
+    NoStream {
+        /// The repository.
+        place: PathBuf,
+        /// Which, and what to do.
+        what: String,
+    },
+    /// Arguments that contradict each other in a way that their parser does not know.
+    #[error("{0}")]
+    Use(String),
+    /// Streams are damaged or missing, and were listed.
+    #[error(
+        "{count} streams of {place} cannot be relied on; make a full backup now, and see what `snapshots` can still restore", place = place.display()
+    )]
+    Unreliable {
+        /// How many.
+        count: usize,
+        /// Where they are.
+        place: PathBuf,
+        /// 3 if one of them is damaged or missing, 1 if none is, and some could not be read.
+        code: u8,
+    },
     /// A demonstration did not show what it promises.
     #[error("the demonstration failed: {0}")]
     Demo(String),
@@ -124,10 +185,23 @@ impl Failure {
         match self {
             Failure::Engine(error) => engine_code(error),
             Failure::Row { fault: RowFault::Engine(error), .. } => engine_code(error),
-            Failure::Argument { .. } => 2,
+            Failure::InUse(error) => engine_code(error),
+            Failure::Snapshot(error) | Failure::Stream { source: error, .. } => {
+                snapshot_code(error)
+            }
+            Failure::Unreliable { code, .. } => *code,
+            Failure::Argument { .. } | Failure::Use(_) => 2,
             Failure::Damaged { .. } | Failure::Lost { .. } => 3,
-            Failure::NoKey { .. } | Failure::NoPage { .. } => 4,
-            Failure::Io { .. } | Failure::Output(_) | Failure::Row { .. } | Failure::Demo(_) => 1,
+            Failure::NoKey { .. }
+            | Failure::NoPage { .. }
+            | Failure::NoBackup(_)
+            | Failure::NoStream { .. }
+            | Failure::NotReached { .. } => 4,
+            Failure::Io { .. }
+            | Failure::Output(_)
+            | Failure::Row { .. }
+            | Failure::Place { .. }
+            | Failure::Demo(_) => 1,
         }
     }
 
@@ -162,6 +236,42 @@ fn print_error(json: bool, failure: &JsonFailure) {
     };
     // Nobody is left to tell that standard error is gone.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Failure {
+        Failure::Snapshot(error.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        RepositoryError::from(error).into()
+    }
+}
+
+/// The exit code for what the library for backups says.
+pub fn snapshot_code(error: &SnapshotError) -> u8 {
+    match error {
+        SnapshotError::Engine(error) => engine_code(error),
+        SnapshotError::Cut { .. }
+        | SnapshotError::Damaged { .. }
+        | SnapshotError::TrailingBytes { .. }
+        | SnapshotError::OutOfOrder { .. }
+        | SnapshotError::Mismatch { .. }
+        | SnapshotError::Restored { .. } => 3,
+        SnapshotError::Archive { .. } => 4,
+        SnapshotError::Repository(error) if error.is_contention() => 5,
+        SnapshotError::Repository(error) => match error {
+            RepositoryError::ManifestDamaged { .. } | RepositoryError::FileMissing { .. } => 3,
+            RepositoryError::NotFound { .. }
+            | RepositoryError::Hole(_)
+            | RepositoryError::Empty { .. }
+            | RepositoryError::NoBranch { .. } => 4,
+            _ => 1,
+        },
+        _ => 1,
+    }
 }
 
 fn engine_code(error: &Error) -> u8 {

@@ -1,18 +1,23 @@
-//! The `treepie` command: looks into, fills and checks databases, and demonstrates the engine.
+//! The `treepie` command: looks into, fills, checks and backs up databases, and demonstrates the
+//! engine.
 //!
 //! `arguments` says what can be asked; one file of `commands` answers it; `failure` has the exit
 //! codes, `notation` how bytes are written.
 
+mod amounts;
 mod arguments;
 mod commands;
 mod demo;
 mod failure;
 mod log;
+mod new_file;
 mod notation;
 mod output;
+mod place;
 mod rows;
 mod time;
 mod unicode;
+mod work;
 
 use std::process::ExitCode;
 
@@ -59,6 +64,16 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         },
         Command::Journal(arguments) => commands::journal::run(arguments, output),
         Command::Page(arguments) => commands::page::run(arguments, output),
+        Command::Backup(arguments) => commands::backup::run(arguments, output),
+        Command::Restore(arguments) => commands::restore::run(arguments, output),
+        Command::Verify(arguments) => commands::verify::run(arguments, output),
+        Command::Drill(arguments) => commands::restore::drill(arguments, output),
+        Command::Snapshots(arguments) => commands::snapshots::run(arguments, output),
+        Command::Archive(arguments) => commands::archive::run(arguments, output),
+        Command::Prune(arguments) => commands::prune::run(arguments, output),
+        Command::Squash(arguments) => commands::squash::run(arguments, output),
+        Command::Rebuild(arguments) => commands::rebuild::run(arguments, output),
+        Command::Forget(arguments) => commands::prune::forget(arguments, output),
     }
 }
 

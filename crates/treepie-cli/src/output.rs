@@ -37,6 +37,11 @@ impl Output {
         self.out.write_all(bytes).map_err(Failure::Output)
     }
 
+    /// Takes bytes as they are, for what writes a stream of them.
+    pub fn raw(&mut self) -> &mut impl Write {
+        &mut self.out
+    }
+
     /// Prints one JSON object in one line.
     pub fn object(&mut self, object: &impl Serialize) -> Result<()> {
         serde_json::to_writer(&mut self.out, object)

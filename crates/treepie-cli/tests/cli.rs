@@ -3,6 +3,10 @@
 
 #[path = "cli/arguments.rs"]
 mod arguments;
+#[path = "cli/backup.rs"]
+mod backup;
+#[path = "cli/backup_doc.rs"]
+mod backup_doc;
 #[path = "cli/damage.rs"]
 mod damage;
 #[path = "cli/demo.rs"]
@@ -15,6 +19,8 @@ mod inspection;
 mod load;
 #[path = "cli/lock.rs"]
 mod lock;
+#[path = "cli/repository.rs"]
+mod repository;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/scan.rs"]

@@ -151,7 +151,7 @@ impl<W: Write> Running<W> {
             base: base.unwrap_or_default(),
             time_us: copy.time_us(),
             database_created_us: copy.created_us(),
-            created_us: copy.time_us(),
+            created_us: copy.began_us(),
         };
         let total = copy.used_pages().saturating_mul(copy.page_size() as u64);
         let control = control.total_if_unknown(base.is_none().then_some(total));

@@ -1,7 +1,7 @@
 //! The folder of the demonstration: made when it is missing, emptied when an earlier one left it.
 //!
 //! A file in it says that it is one. Without that file nothing is touched, and with it only what
-//! the demonstration makes: the marker and two databases.
+//! the demonstration makes: the marker, three databases and their backups.
 
 use std::{
     fs, io,
@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result};
 
 const MARKER: &str = "TREEPIE-DEMO";
 const MARKER_TEXT: &str =
-    "Made by `treepie demo`. The next one removes the databases beside this file.\n";
+    "Made by `treepie demo`. The next one removes the databases and backups beside this file.\n";
 
 /// The folder.
 pub struct Folder {
@@ -20,7 +20,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder ready, without databases in it.
+    /// Makes the folder ready, without databases and backups in it.
     pub fn prepare(path: &Path) -> Result<Folder> {
         let folder = Folder { path: path.to_owned() };
         fs::create_dir_all(path).map_err(Failure::io("create", path))?;
@@ -32,9 +32,15 @@ impl Folder {
             )));
         }
         fs::write(&marker, MARKER_TEXT).map_err(Failure::io("write", &marker))?;
-        remove(&folder.unicode())?;
-        remove(&folder.killed())?;
+        for made in [folder.unicode(), folder.killed(), folder.backups(), folder.restored()] {
+            remove(&made)?;
+        }
         Ok(folder)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Database of the characters.
@@ -45,6 +51,16 @@ impl Folder {
     /// Database of the process that is killed.
     pub fn killed(&self) -> PathBuf {
         self.path.join("killed")
+    }
+
+    /// Repository of backups of the characters.
+    pub fn backups(&self) -> PathBuf {
+        self.path.join("backups")
+    }
+
+    /// Database that is made of them.
+    pub fn restored(&self) -> PathBuf {
+        self.path.join("restored")
     }
 }
 

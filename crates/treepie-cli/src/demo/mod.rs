@@ -8,8 +8,10 @@
 //! |    4 | `versions` | A snapshot stays as it is while a tree is rewritten        |
 //! |    5 | `merge`    | Many threads share records and disk writes                 |
 //! |    6 | `kill`     | A killed process loses nothing that it acknowledged        |
-//! |    7 | here       | The check and the report; where the files are              |
+//! |    7 | `backup`   | A backup beside a writer, a mistake undone, a drill        |
+//! |  8–9 | here       | The check and the report; where the files are              |
 
+mod backup;
 mod folder;
 mod kill;
 mod merge;
@@ -40,6 +42,7 @@ pub fn run(arguments: &Demo, output: &mut Output) -> Result<()> {
     versions::show(&db, &mut story)?;
     merge::show(&db, &mut story)?;
     kill::show(&folder.killed(), &mut story)?;
+    backup::show(&db, &folder, &mut story)?;
     inspect(&db, &mut story)?;
     db.close()?;
     say_what_to_try(&folder, &mut story)
@@ -60,8 +63,8 @@ fn inspect(db: &Database, story: &mut Story<'_>) -> Result<()> {
 fn say_what_to_try(folder: &Folder, story: &mut Story<'_>) -> Result<()> {
     story.step("Everything was as promised. The files are yours to look at")?;
     let command = std::env::args().next().unwrap_or_else(|| "treepie".to_owned());
-    let (unicode, killed) = (folder.unicode(), folder.killed());
-    let (unicode, killed) = (unicode.display(), killed.display());
+    let (unicode, killed, backups) = (folder.unicode(), folder.killed(), folder.backups());
+    let (unicode, killed, backups) = (unicode.display(), killed.display(), backups.display());
     for arguments in [
         format!("get {unicode} characters 002603"),
         format!("scan {unicode} names --prefix \"GREEK SMALL LETTER\" --reverse --limit 5"),
@@ -71,6 +74,9 @@ fn say_what_to_try(folder: &Folder, story: &mut Story<'_>) -> Result<()> {
         format!("page {unicode} 18"),
         format!("journal {killed} --limit 10"),
         format!("report {killed}"),
+        format!("snapshots {backups}"),
+        format!("drill {backups}"),
+        format!("backup {unicode} - | {command} verify -"),
     ] {
         story.say(format!("{command} {arguments}"))?;
     }

@@ -20,6 +20,16 @@ fn help_lists_commands_and_exit_codes() {
         "check",
         "journal",
         "page",
+        "backup",
+        "restore",
+        "verify",
+        "drill",
+        "snapshots",
+        "archive",
+        "prune",
+        "squash",
+        "rebuild",
+        "forget",
         "Exit codes:",
         "the database is open elsewhere",
     ] {
@@ -41,6 +51,15 @@ fn bad_arguments_end_with_2() {
         &["load", "db", "t", "f", "--batch", "0"],
         &["scan", "db", "t", "--prefix", "a", "--from", "b"],
         &["get", "db", "t", "k", "--raw", "--json"],
+        &["backup", "db"],
+        &["backup", "db", "to", "--full", "--since", "5"],
+        &["backup", "db", "to", "--level", "13"],
+        &["backup", "db", "to", "--rate", "fast"],
+        &["restore", "from"],
+        &["restore", "from", "to", "--time", "yesterday"],
+        &["restore", "from", "to", "--time", "1700000000", "--lsn", "5"],
+        &["prune", "repo", "--keep-within", "5"],
+        &["forget", "repo"],
     ] {
         assert_eq!(place.run(arguments).code, 2, "{arguments:?}");
     }

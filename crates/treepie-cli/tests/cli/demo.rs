@@ -23,12 +23,22 @@ fn demonstration_shows_everything_and_can_be_repeated() {
         "A counter that all of them raised is at 15680.",
         "6. Kill a process",
         "acknowledged rows are there",
-        "7. Check and report",
-        "8. Everything was as promised",
+        "7. Back the database up while a thread writes",
+        "Full backup at LSN ",
+        "by mistake, removes names SNOWMAN.",
+        "Increment to LSN ",
+        "names SNOWMAN there -> 002603",
+        "names SNOWMAN here  -> nothing",
+        "Drill: 2 streams restored to LSN ",
+        "8. Check and report",
+        "9. Everything was as promised",
     ] {
         assert!(text.contains(word), "{word}\n{text}");
     }
-    assert_eq!(place.out(&["get", "demo-data/unicode", "names", "SNOWMAN"]), "002603\n");
+    for db in ["demo-data/unicode", "demo-data/restored"] {
+        assert_eq!(place.out(&["get", db, "names", "SNOWMAN"]), "002603\n");
+    }
+    assert!(place.out(&["verify", "demo-data/backups"]).starts_with("no damage: 3 streams"));
     assert!(place.out(&["check", "demo-data/killed"]).starts_with("no damage"));
     fs::write(place.path("demo-data").join("own"), "kept").unwrap();
     let again = place.out(&["demo", "--dir", "demo-data", "--json"]);

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -63,6 +64,32 @@ impl Place {
         objects(&self.out(&[arguments, &["--json"]].concat()))
     }
 
+    /// Runs a line of the shell, in which `treepie` is the command.
+    pub fn shell(&self, line: &str) -> Ended {
+        let mut command = Command::new("bash");
+        command.args(["-e", "-u", "-o", "pipefail", "-c", line]);
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        let folder = Path::new(env!("CARGO_BIN_EXE_treepie")).parent().unwrap();
+        let mut path = folder.as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        command.env("PATH", path);
+        Ended::new(&[line], command.output().unwrap())
+    }
+
+    /// Puts one entry into the tree `t`; returns the LSN and the moment of that commit.
+    pub fn commit(&self, key: &str, value: &str) -> (u64, u64) {
+        self.out(&["put", "db", "t", key, value]);
+        let records = self.json(&["journal", "db"]);
+        let last = records.last().unwrap();
+        (last["lsn"].as_u64().unwrap(), last["time_us"].as_u64().unwrap())
+    }
+
+    /// All entries of the tree `t` of a database.
+    pub fn entries(&self, db: &str) -> String {
+        self.out(&["scan", db, "t"])
+    }
+
     /// Puts `count` entries `key 0000` -> `value 0` and so on into a tree.
     pub fn fill(&self, tree: &str, count: usize) {
         let rows: String = (0..count).map(|i| format!("key {i:04}\tvalue {i}\n")).collect();
@@ -106,6 +133,16 @@ impl Ended {
         let line = line.unwrap_or_else(|| panic!("{}: {}", self.arguments, self.err));
         assert!(!line.contains('\n'), "{}: {line}", self.arguments);
         line
+    }
+}
+
+/// Waits until something holds. It does within a moment, or never.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::yield_now();
     }
 }
 

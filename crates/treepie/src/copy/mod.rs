@@ -127,9 +127,16 @@ impl PageCopy {
         self.created_us
     }
 
-    /// When the copy began, in microseconds since 1970: its state is that of this moment.
+    /// When its newest commit was sealed, in microseconds since 1970. Where the journal has not got the
+    /// record any more, when the copy began: then the commit is older.
     #[must_use]
     pub fn time_us(&self) -> u64 {
+        if self.point.time_us > 0 { self.point.time_us } else { self.pages.opened_us() }
+    }
+
+    /// When the copy began, in microseconds since 1970.
+    #[must_use]
+    pub fn began_us(&self) -> u64 {
         self.pages.opened_us()
     }
 

@@ -27,7 +27,7 @@ use crate::{
     sync::{Mutex, Planted, is_planted},
     txn::{
         catalog::METADATA,
-        core::{Bounds, Core},
+        core::{Bounds, CommitPoint, Core},
         snapshot::Snapshot,
         write::WriteTxn,
     },
@@ -242,7 +242,9 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         durability: options.durability,
         merging: options.merging,
     };
-    Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, last))
+    let point =
+        CommitPoint { position: last, page_count: space.page_count(), time_us: recovered.last_us };
+    Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, point))
 }
 
 /// Lets a thread touch memory for pages ahead of need while `body` runs, as it asks: most of what a

@@ -98,6 +98,8 @@ pub struct JournalConfig {
 pub struct Recovered {
     /// The last record.
     pub last: JournalPosition,
+    /// When it was sealed, microseconds since 1970; 0 if the journal has not got it any more.
+    pub last_us: u64,
     /// Records above the checkpoint.
     pub records: u64,
     /// Their bytes in the journal, headers and padding included.

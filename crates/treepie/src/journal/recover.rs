@@ -47,13 +47,15 @@ impl Journal {
         }
         let mut cursor = open_cursor(&config, from, is_fresh)?;
         let mut marks = Marks::new(from.lsn);
-        let mut recovered = Recovered { last: from, records: 0, bytes: 0, torn_tail: None };
+        let mut recovered =
+            Recovered { last: from, last_us: 0, records: 0, bytes: 0, torn_tail: None };
         // Nothing is counted of the first segment yet, not even its header.
         let mut place = (cursor.place().0, 0);
         let mut tail = Tail::default();
         while cursor.step()? {
             let before = std::mem::replace(&mut place, cursor.place());
             tail.note(&cursor);
+            recovered.last_us = cursor.header().time_us();
             if cursor.last().0 <= from.lsn {
                 continue;
             }

@@ -111,6 +111,8 @@ pub struct CommitPoint {
     pub position: JournalPosition,
     /// One past the highest used page.
     pub page_count: u32,
+    /// When it was sealed, microseconds since 1970; 0 if that is not known any more.
+    pub time_us: u64,
 }
 
 /// How far everything has come. LSNs only rise.
@@ -244,9 +246,9 @@ impl Core {
         journal: Journal,
         space: Space,
         meta: Meta,
-        last: JournalPosition,
+        point: CommitPoint,
     ) -> Core {
-        let point = CommitPoint { position: last, page_count: space.page_count() };
+        let last = point.position;
         Core {
             disk,
             path,

@@ -90,7 +90,11 @@ impl WriteTxn<'_> {
         }
         change.finish(&core.pager.pool, false);
         writer.tail = JournalPosition { lsn, chain: record.chain };
-        let point = CommitPoint { position: writer.tail, page_count: pages.page_count() };
+        let point = CommitPoint {
+            position: writer.tail,
+            page_count: pages.page_count(),
+            time_us: meta.time_us,
+        };
         Ok((record, point))
     }
 }
