@@ -15,7 +15,7 @@ use crate::{
         record::genesis_chain,
     },
     ids::{DatabaseId, Lsn},
-    journal::{Journal, JournalConfig, JournalPosition},
+    journal::{Journal, JournalConfig, JournalPosition, reserve_len},
     limits::PAGE_SIZE_DEFAULT,
     options::Options,
     pager::{
@@ -189,6 +189,7 @@ fn journal_config(path: &Path, options: &Options, meta: &Meta) -> JournalConfig 
         epoch: meta.lineage.epoch,
         page_size: meta.page_size,
         segment_size_max: options.journal_segment_size,
+        reserve_len: reserve_len(options.journal_reserve, options.journal_segment_size),
         background: options.background_threads,
     }
 }

@@ -42,6 +42,7 @@ fn config(disk: &Arc<MemoryDisk>, segment_size_max: u64) -> JournalConfig {
         epoch: EPOCH,
         page_size: 4096,
         segment_size_max,
+        reserve_len: 0,
         background: false,
     }
 }

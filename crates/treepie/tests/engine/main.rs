@@ -32,6 +32,7 @@ mod planted_bugs;
 mod power_cuts;
 mod recovery;
 mod recovery_cuts;
+mod removals;
 mod ruled_disk;
 mod salvage;
 mod savepoints;
