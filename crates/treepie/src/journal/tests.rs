@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+mod reserve;
+
 use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
