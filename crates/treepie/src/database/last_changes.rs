@@ -40,8 +40,30 @@ impl LastChanges {
     }
 
     fn read_journal(&mut self, core: &Core, until: Lsn) -> Result<()> {
+        let segments = core.journal.report().segments;
+        let mut from = Lsn(0);
+        loop {
+            let (missing, gap) = match self.read_from(core, from, until) {
+                Err(gap @ Error::JournalGap { missing, .. }) => (missing, gap),
+                result => return result,
+            };
+            // A crash in the middle of a trim leaves any of the segments that a checkpoint has made
+            // unnecessary.
+            let is_needed = missing > core.watermarks.checkpointed();
+            let next = segments
+                .iter()
+                .map(|segment| segment.first_lsn)
+                .find(|first| *first > missing && *first > from);
+            match next {
+                Some(next) if !is_needed => from = next,
+                _ => return Err(gap),
+            }
+        }
+    }
+
+    fn read_from(&mut self, core: &Core, from: Lsn, until: Lsn) -> Result<()> {
         let journal = core.path.join(JOURNAL_DIR);
-        for stored in JournalReader::open(Arc::clone(&core.disk), &journal)? {
+        for stored in JournalReader::open(Arc::clone(&core.disk), &journal)?.from(from)? {
             let stored = stored?;
             let corrupt =
                 |what| Error::Corrupt { file: stored.file.clone(), offset: stored.offset, what };
