@@ -66,6 +66,7 @@ struct JournalObject {
     last_lsn: u64,
     disk_bytes: u64,
     spare_count: usize,
+    reserve_len: u64,
     segments: Vec<SegmentObject>,
 }
 
@@ -157,6 +158,7 @@ impl From<&JournalReport> for JournalObject {
             last_lsn: journal.last_lsn.0,
             disk_bytes: journal.bytes,
             spare_count: journal.spare_count,
+            reserve_len: journal.reserve_len,
             segments: segments.collect(),
         }
     }
@@ -281,11 +283,12 @@ fn text(report: &Report) -> Vec<String> {
 
 fn journal_text(journal: &JournalReport) -> Vec<String> {
     let mut lines = vec![format!(
-        "journal: {} on the disk, LSN {} to {}, {} spare files",
+        "journal: {} on the disk, LSN {} to {}, {} spare files, {} kept for a full disk",
         bytes(journal.bytes),
         journal.first_lsn,
         journal.last_lsn,
         journal.spare_count,
+        bytes(journal.reserve_len),
     )];
     lines.extend(journal.segments.iter().map(|segment| {
         let (used, len) = (bytes(segment.used), bytes(segment.len));

@@ -31,6 +31,7 @@ pub fn options(disk: &SimDisk) -> Options {
         .map_size(MAP_SIZE)
         .readers_max(16)
         .journal_segment_size(16 << 10)
+        .journal_reserve(0)
         .checkpoint_distance(256 << 10)
         .journal_max(4 << 20)
         .compression(Compression::Off)

@@ -12,6 +12,7 @@ use crate::{
         page::{self, PageKind},
     },
     ids::{Lsn, PageId, TreeId},
+    journal::SegmentInfo,
     pager::{access::PageRead, store::Pager},
     tree,
     txn::{
@@ -183,13 +184,30 @@ impl Database {
             [0, 1].map(|number| check_meta_page(&core.pager, number))
         };
         let group_count = page_count.div_ceil(pages_per_group(core.pager.page_size()));
-        let changes = LastChanges::read(core, snapshot.lsn());
+        let (changes, journal) = self.last_changes(snapshot.lsn());
         let pages = CheckedPages { pager: &core.pager, lsn: snapshot.lsn(), changes };
-        Ok(check_snapshot(pages, group_count, metas))
+        Ok(check_snapshot(pages, group_count, metas, journal))
     }
-}
 
-impl Database {
+    /// What the journal says of pages, and what is wrong with it.
+    fn last_changes(&self, until: Lsn) -> (LastChanges, Option<String>) {
+        let core = &*self.shared.core;
+        let (mut changes, mut result) = LastChanges::read(core, until);
+        if result.is_err() {
+            // Nothing is taken away from under the second look.
+            let _checkpointer = self.shared.checkpointer.lock();
+            (changes, result) = LastChanges::read(core, until);
+        }
+        let what = result.err().map(|error| {
+            let segments = core.journal.report().segments;
+            let is_behind = |segment: &&SegmentInfo| segment.first_lsn <= changes.next();
+            let segment = segments.iter().rfind(is_behind).or(segments.first());
+            let place = segment.map_or("its first segment", |segment| segment.file.as_str());
+            format!("the journal cannot be read to its end, in {place}: {error}")
+        });
+        (changes, what)
+    }
+
     /// A snapshot, and one past the highest page that is used in it. Commits below the oldest reader
     /// are forgotten by the checkpoint alone, and not that of the newest.
     pub(super) fn read_with_page_count(&self) -> Result<(Snapshot, u32)> {
@@ -216,6 +234,7 @@ fn check_snapshot(
     pages: CheckedPages<'_>,
     group_count: u32,
     metas: [Option<String>; 2],
+    journal: Option<String>,
 ) -> CheckReport {
     let page_size = pages.pager.page_size();
     let mut check = Check {
@@ -237,6 +256,9 @@ fn check_snapshot(
         if let Some(what) = what {
             check.problem(None, Some(PageId(number)), what);
         }
+    }
+    if let Some(what) = journal {
+        check.problem(None, None, what);
     }
     let before = check.report.problems.len();
     check.trees();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{change::PageChange, page, record::Record},
     ids::{Lsn, PageId},
     journal::JournalReader,
@@ -25,32 +25,63 @@ const PAGES_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct LastChanges {
     pages: FxHashMap<PageId, Lsn>,
+    /// The last record that was read.
+    read_to: Lsn,
 }
 
 impl LastChanges {
-    /// Reads the records up to `until` that the journal has. One that cannot be read ends it: what is
-    /// known until then stays true of pages that no later record would have changed back.
-    pub fn read(core: &Core, until: Lsn) -> LastChanges {
+    /// Reads the records up to `until` that the journal has. One that cannot be read ends it, and is
+    /// told beside: what is known until then stays true of pages that no later record would have
+    /// changed back. Where a checkpoint runs meanwhile, it may have taken a segment away.
+    pub fn read(core: &Core, until: Lsn) -> (LastChanges, Result<()>) {
         let mut changes = LastChanges::default();
-        if let Err(error) = changes.read_journal(core, until) {
-            tracing::warn!(%error, "check goes on without the journal, which cannot be read");
-        }
-        changes
+        let result = changes.read_journal(core, until);
+        (changes, result)
     }
 
     fn read_journal(&mut self, core: &Core, until: Lsn) -> Result<()> {
+        let segments = core.journal.report().segments;
+        let mut from = Lsn(0);
+        loop {
+            let (missing, gap) = match self.read_from(core, from, until) {
+                Err(gap @ Error::JournalGap { missing, .. }) => (missing, gap),
+                result => return result,
+            };
+            // A crash in the middle of a trim leaves any of the segments that a checkpoint has made
+            // unnecessary.
+            let is_needed = missing > core.watermarks.checkpointed();
+            let next = segments
+                .iter()
+                .map(|segment| segment.first_lsn)
+                .find(|first| *first > missing && *first > from);
+            match next {
+                Some(next) if !is_needed => from = next,
+                _ => return Err(gap),
+            }
+        }
+    }
+
+    fn read_from(&mut self, core: &Core, from: Lsn, until: Lsn) -> Result<()> {
         let journal = core.path.join(JOURNAL_DIR);
-        for stored in JournalReader::open(Arc::clone(&core.disk), &journal)? {
+        for stored in JournalReader::open(Arc::clone(&core.disk), &journal)?.from(from)? {
             let stored = stored?;
-            let Ok(record) = Record::parse(&stored.bytes) else { return Ok(()) };
+            let corrupt =
+                |what| Error::Corrupt { file: stored.file.clone(), offset: stored.offset, what };
+            let record = Record::parse(&stored.bytes).map_err(corrupt)?;
             if record.lsn() > until {
                 return Ok(());
             }
-            for change in record.changes().map_while(std::result::Result::ok) {
-                self.note(&change, record.lsn());
+            for change in record.changes() {
+                self.note(&change.map_err(corrupt)?, record.lsn());
             }
+            self.read_to = record.lsn();
         }
         Ok(())
+    }
+
+    /// The first record that was not read.
+    pub fn next(&self) -> Lsn {
+        self.read_to.next()
     }
 
     fn note(&mut self, change: &PageChange<'_>, lsn: Lsn) {

@@ -16,7 +16,7 @@ use crate::{
         record::genesis_chain,
     },
     ids::{DatabaseId, Lsn},
-    journal::{Journal, JournalConfig, JournalPosition, Keep},
+    journal::{Journal, JournalConfig, JournalPosition, Keep, reserve_len},
     limits::PAGE_SIZE_DEFAULT,
     options::Options,
     pager::{
@@ -179,6 +179,7 @@ fn journal_config(path: &Path, options: &Options, meta: &Meta) -> JournalConfig 
         epoch: meta.lineage.epoch,
         page_size: meta.page_size,
         segment_size_max: options.journal_segment_size,
+        reserve_len: reserve_len(options.journal_reserve, options.journal_segment_size),
         background: options.background_threads,
         keep: Keep { retention: options.journal_retention, pins_max: options.journal_pins_max },
     }

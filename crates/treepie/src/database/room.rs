@@ -22,6 +22,9 @@ const STOP_MAX: Duration = Duration::from_millis(16);
 /// slows writers down instead of growing.
 pub(super) fn make_room(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()> {
     core.check_poison()?;
+    if core.journal.is_short() {
+        recycle_journal(core, checkpointer)?;
+    }
     if !core.bounds.background {
         return make_room_here(core, checkpointer);
     }
@@ -44,6 +47,22 @@ pub(super) fn make_room(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Resu
         }
     }
     Ok(())
+}
+
+/// The disk is full: a checkpoint, which writes to pages that have their blocks, makes room in the
+/// journal from what is there. Where it cannot, the write may still find room, or is refused.
+fn recycle_journal(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()> {
+    if !core.journal.would_free(core.pager.registry.visible()) {
+        core.journal.look_for_room();
+        return Ok(());
+    }
+    match checkpointer.lock().checkpoint(core) {
+        Err(error) if is_growth(&error) || matches!(error, Error::Bound { .. }) => {
+            tracing::warn!(%error, "the disk is full, and the journal cannot be recycled");
+            Ok(())
+        }
+        done => done.map(|_| ()),
+    }
 }
 
 /// The thread has come no further: its pass is a long one, or it has met something. Waits for the

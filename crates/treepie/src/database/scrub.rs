@@ -51,7 +51,7 @@ impl Database {
 
     /// The inside, for tests of what lies below.
     #[cfg(test)]
-    pub(crate) fn shared_core(&self) -> &crate::txn::core::Core {
+    pub(crate) fn shared_core(&self) -> &std::sync::Arc<crate::txn::core::Core> {
         &self.shared.core
     }
 }

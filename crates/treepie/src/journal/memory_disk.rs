@@ -37,6 +37,8 @@ pub struct Calls {
     pub syncs: AtomicU64,
     /// Failures to come: the call's name, and how many of it succeed before.
     failing: Mutex<Vec<(&'static str, u64)>>,
+    /// The longest file for which there are blocks; any length at 0.
+    pub allocate_max: AtomicU64,
     random: AtomicU64,
 }
 
@@ -208,6 +210,10 @@ impl DiskFile for MemoryFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.calls.check("allocate")?;
+        let len_max = self.calls.allocate_max.load(Ordering::Relaxed);
+        if len_max > 0 && len > len_max && len > self.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.set_len(len)
     }
 

@@ -11,7 +11,7 @@
 //!   before it were durable.
 //! - A failed write or sync poisons the journal: every later append and sync fails. Nothing is
 //!   retried, since the kernel may have dropped the pages and will report success.
-//! - What ends a journal, and what is corruption: see `cursor`.
+//! - What ends a journal, and what is corruption: see `cursor`. What a full disk leaves: `reserve`.
 //!
 //! Locks, in this order: `sync_turn`, `writer`, `shelf`; `trim_turn` before `shelf`; then `pins`;
 //! `marks` last.
@@ -21,6 +21,7 @@ mod marks;
 mod pins;
 mod reader;
 mod recover;
+mod reserve;
 mod roll;
 mod segment;
 mod spare;
@@ -44,7 +45,12 @@ use crate::{
     error::{Error, Result},
     format::record::SealedRecord,
     ids::{DatabaseId, Lsn},
-    sync::{Condvar, Mutex, Planted, atomic::Ordering, is_planted, thread::JoinHandle},
+    sync::{
+        Condvar, Mutex, Planted,
+        atomic::{AtomicBool, Ordering},
+        is_planted,
+        thread::JoinHandle,
+    },
 };
 
 use self::{
@@ -58,6 +64,7 @@ pub use self::{
     cursor::TornTail,
     pins::{Keep, PinInfo},
     reader::{JournalReader, StoredRecord},
+    reserve::{Room, is_full, reserve_len},
     segment::segment_name,
     verify::{SegmentStep, SegmentVerifier},
     writer::group_len,
@@ -87,6 +94,8 @@ pub struct JournalConfig {
     pub page_size: usize,
     /// Longest segment in bytes, but for a group of records that is longer.
     pub segment_size_max: u64,
+    /// Length of the reserve in bytes ([`reserve_len`]); 0 for none.
+    pub reserve_len: u64,
     /// Whether a thread prepares spares ahead; else they are made when they are needed.
     pub background: bool,
     /// What stays of segments that the checkpoint does not need.
@@ -128,7 +137,9 @@ pub struct JournalReport {
     pub segments: Vec<SegmentInfo>,
     /// Spare files.
     pub spare_count: usize,
-    /// Bytes of all segments and spares on the disk.
+    /// Length in bytes of the file that is kept for removals on a full disk; 0 when there is none.
+    pub reserve_len: u64,
+    /// Bytes of all segments and spares on the disk, and of the reserve.
     pub bytes: u64,
     /// First LSN of the oldest segment.
     pub first_lsn: Lsn,
@@ -156,25 +167,52 @@ struct Shared {
     marks: Mutex<Marks>,
     poison: OnceLock<&'static str>,
     calls: Calls,
+    /// The last attempt to make a segment met a full disk.
+    is_short: AtomicBool,
 }
 
 impl Journal {
     /// Makes room for `len` bytes of groups that are about to be appended ([`group_len`]), so that a
-    /// full disk is met before anything depends on them.
+    /// full disk is met before anything depends on them. With [`Room::Reserve`], that is the
+    /// reserve in the end.
     ///
     /// # Errors
     /// [`Io`](Error::Io) when no segment can be made: nothing has changed, and a later call may
     /// succeed. [`Poisoned`](Error::Poisoned), and `Io` with poison when a step fails whose outcome
     /// is not known.
-    pub fn reserve(&self, group_len: u64) -> Result<()> {
+    pub fn reserve(&self, group_len: u64, room: Room) -> Result<()> {
         let shared = &*self.shared;
-        if shared.writer.lock().has_room(group_len) {
+        if shared.writer.lock().has_room(group_len, room) {
             return Ok(());
         }
-        let _turn = shared.sync_turn.lock();
+        let turn = shared.sync_turn.lock();
         let mut writer = shared.writer.lock();
         shared.check_poison()?;
-        if writer.has_room(group_len) { Ok(()) } else { shared.roll(&mut writer, group_len) }
+        if !writer.has_room(group_len, room) {
+            shared.roll(&mut writer, group_len, room)?;
+        }
+        drop((writer, turn));
+        shared.keep_reserve()
+    }
+
+    /// Whether the last attempt to make a segment met a full disk.
+    pub fn is_short(&self) -> bool {
+        self.shared.is_short.load(Ordering::Relaxed)
+    }
+
+    /// Whether a checkpoint at `lsn` would free a segment.
+    pub fn would_free(&self, lsn: Lsn) -> bool {
+        self.shared.shelf.lock().segments.get(1).is_some_and(|second| second.first <= lsn.next())
+    }
+
+    /// Lets the thread that prepares spares look once more whether the disk has room.
+    pub fn look_for_room(&self) {
+        let next_len = self.shared.writer.lock().next_len;
+        let mut shelf = self.shared.shelf.lock();
+        if self.shared.config.background && !shelf.has_spare(next_len) {
+            shelf.wanted = Some(next_len);
+            self.shared.shelf_changed.notify_all();
+        }
     }
 
     /// Whether a failed write or sync has ended the journal until it is opened again.
@@ -195,14 +233,16 @@ impl Journal {
         let group_len = group_len(records);
         let mut turn = None;
         let mut writer = shared.writer.lock();
-        if !writer.has_room(group_len) {
+        // Room was made before; a group that needs the reserve has it.
+        let room = Room::Reserve;
+        if !writer.has_room(group_len, room) {
             drop(writer);
             turn = Some(shared.sync_turn.lock());
             writer = shared.writer.lock();
         }
         shared.check_poison()?;
-        if !writer.has_room(group_len) {
-            shared.roll(&mut writer, group_len)?;
+        if !writer.has_room(group_len, room) {
+            shared.roll(&mut writer, group_len, room)?;
         }
         drop(turn);
         let written = shared.poison_on_error("write of the journal", || writer.write(records))?;
@@ -325,9 +365,11 @@ impl Journal {
                 used: current.filter(|c| c.0 == live.first).map_or(live.used, |c| c.1),
             })
             .collect();
-        let spare_bytes: u64 = shelf.spares.iter().map(|spare| spare.len).sum();
+        let spares = shelf.spares.iter().chain(&shelf.reserve);
+        let spare_bytes: u64 = spares.map(|spare| spare.len).sum();
         JournalReport {
             spare_count: shelf.spares.len(),
+            reserve_len: shelf.reserve_len(),
             bytes: segments.iter().map(|segment| segment.len).sum::<u64>() + spare_bytes,
             first_lsn: segments.first().map_or(writer.last.lsn.next(), |s| s.first_lsn),
             last_lsn: writer.last.lsn,

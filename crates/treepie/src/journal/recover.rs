@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     format::record::Record,
     ids::Lsn,
-    sync::{Condvar, Mutex, Planted, is_planted, thread},
+    sync::{Condvar, Mutex, Planted, atomic::AtomicBool, is_planted, thread},
 };
 
 use super::{
@@ -101,6 +101,7 @@ impl Journal {
             marks: Mutex::new(marks),
             poison: OnceLock::new(),
             calls: Calls::default(),
+            is_short: AtomicBool::new(false),
         });
         let mut preparer = None;
         if is_background {

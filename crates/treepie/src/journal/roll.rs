@@ -14,8 +14,9 @@ use crate::{
 
 use super::{
     Shared,
+    reserve::{Room, is_full},
     segment::{align_block, segment_name},
-    spare::{Live, Spare, prepare_spare},
+    spare::{Live, RESERVE, Spare, prepare_spare},
     writer::{Current, Writer},
 };
 
@@ -25,7 +26,7 @@ const FIRST_LEN: u64 = 256 << 10;
 /// Groups of this length or more get segments that are allocated but not zeroed, in bytes.
 const LONG_GROUP_LEN: u64 = 128 << 10;
 /// Shortest segment: its header and one block.
-const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
+pub const LEN_MIN: u64 = (SEGMENT_HEADER_SIZE + JOURNAL_BLOCK_SIZE) as u64;
 
 /// Length of the longest segment for the option's value, in bytes: whole blocks.
 pub fn segment_len_max(segment_size_max: u64) -> u64 {
@@ -40,9 +41,16 @@ pub fn first_segment_len(segment_size_max: u64) -> u64 {
 
 impl Shared {
     /// Begins a new segment with room for a group. Called with `sync_turn` held.
-    pub fn roll(&self, writer: &mut Writer, group_len: u64) -> Result<()> {
-        let len_min = align_block(SEGMENT_HEADER_SIZE as u64 + group_len).max(writer.next_len);
-        let spare = self.take_or_make_spare(len_min, group_len < LONG_GROUP_LEN)?;
+    pub fn roll(&self, writer: &mut Writer, group_len: u64, room: Room) -> Result<()> {
+        let needed = align_block(SEGMENT_HEADER_SIZE as u64 + group_len);
+        let len_min = needed.max(writer.next_len);
+        let is_zeroing = group_len < LONG_GROUP_LEN;
+        let spare = match self.take_or_make_spare(len_min, is_zeroing) {
+            Err(error) if is_full(&error) => {
+                self.find_room((needed, len_min), is_zeroing, room, error)?
+            }
+            made => made?,
+        };
         self.poison_on_error("roll of the journal", || self.roll_to(writer, spare))
     }
 
@@ -72,8 +80,15 @@ impl Shared {
             chain: writer.last.chain,
             segment_len: spare.len / JOURNAL_BLOCK_SIZE as u64 * JOURNAL_BLOCK_SIZE as u64,
         };
-        writer.current =
-            Some(Current { file, path, header, offset: 0, group_count: 0, is_spare_asked: false });
+        writer.current = Some(Current {
+            file,
+            path,
+            header,
+            offset: 0,
+            group_count: 0,
+            is_spare_asked: false,
+            is_reserve: spare.number == RESERVE,
+        });
         Ok(())
     }
 
@@ -93,10 +108,11 @@ impl Shared {
         shelf.segments.push(live);
     }
 
-    fn take_or_make_spare(&self, len_min: u64, is_zeroing: bool) -> Result<Spare> {
+    pub(super) fn take_or_make_spare(&self, len_min: u64, is_zeroing: bool) -> Result<Spare> {
         let mut shelf = self.shelf.lock();
         loop {
             if let Some(spare) = shelf.take_spare(len_min) {
+                self.is_short.store(false, Ordering::Relaxed);
                 return Ok(spare);
             }
             if shelf.preparing.is_none_or(|len| len < len_min) {
@@ -110,6 +126,7 @@ impl Shared {
         drop(shelf);
         let (disk, dir) = (&*self.config.disk, &self.config.dir);
         let made = prepare_spare(disk, dir, spare, is_zeroing, None)?;
+        self.is_short.store(false, Ordering::Relaxed);
         Ok(made.expect("nothing stops it"))
     }
 
@@ -136,6 +153,14 @@ impl Shared {
 pub fn prepare_spares(shared: &Arc<Shared>) {
     let mut shelf = shared.shelf.lock();
     while !shared.calls.stop.load(Ordering::Relaxed) {
+        if std::mem::take(&mut shelf.is_reserve_wanted) {
+            drop(shelf);
+            if let Err(error) = shared.fill_reserve() {
+                tracing::warn!(%error, "cannot make the journal's reserve");
+            }
+            shelf = shared.shelf.lock();
+            continue;
+        }
         let Some(len) = shelf.wanted.take() else {
             shared.shelf_changed.wait(&mut shelf);
             continue;
@@ -151,9 +176,15 @@ pub fn prepare_spares(shared: &Arc<Shared>) {
         shelf = shared.shelf.lock();
         shelf.preparing = None;
         match made {
-            Ok(made) => shelf.spares.extend(made),
+            Ok(made) => {
+                shelf.spares.extend(made);
+                shared.is_short.store(false, Ordering::Relaxed);
+            }
             // The roll makes one itself, and fails if it cannot.
-            Err(error) => tracing::warn!(%error, "cannot prepare a journal segment ahead"),
+            Err(error) => {
+                shared.is_short.store(is_full(&error), Ordering::Relaxed);
+                tracing::warn!(%error, "cannot prepare a journal segment ahead");
+            }
         }
         shared.shelf_changed.notify_all();
     }

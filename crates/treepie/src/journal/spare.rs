@@ -5,7 +5,7 @@
 //! costs much more than the metadata, and zeros would double what the device writes: then the spare
 //! is only allocated, and reads as zeros all the same; `spare-<n>.new` is one that
 //! is not ready, and is removed by the next recovery. A recycled segment keeps its old bytes: its
-//! frames carry another incarnation.
+//! frames carry another incarnation. `spare-reserve.seg` is kept for a full disk: see `reserve`.
 
 use std::{path::Path, time::Duration};
 
@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+use super::reserve::ALLOCATE;
+
 /// Zeros are written in pieces of this length, in bytes, when nobody waits for them; a commit's sync
 /// waits for few of them, then.
 const PACED_LEN: usize = 64 << 10;
@@ -28,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const ZEROS_LEN: usize = 1 << 20;
 /// Highest number of a spare that is taken for one: counting on from there cannot overflow.
 const NUMBER_MAX: u64 = 1 << 63;
+/// The number of the reserve, which has a name in its place.
+pub const RESERVE: u64 = u64::MAX;
 
 /// A file that is ready to become a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,10 @@ pub struct Spare {
 impl Spare {
     /// Its file name.
     pub fn name(self) -> String {
-        format!("spare-{}.seg", self.number)
+        match self.number {
+            RESERVE => "spare-reserve.seg".to_owned(),
+            number => format!("spare-{number}.seg"),
+        }
     }
 }
 
@@ -71,6 +78,10 @@ pub struct Shelf {
     pub is_zeroing: bool,
     /// Length of the spare that it is preparing.
     pub preparing: Option<u64>,
+    /// What is kept for a full disk.
+    pub reserve: Option<Spare>,
+    /// Whether the background thread is to make it.
+    pub is_reserve_wanted: bool,
 }
 
 impl Shelf {
@@ -92,6 +103,11 @@ impl Shelf {
             .any(|len| len >= Some(len_min))
     }
 
+    /// Length of the reserve in bytes, 0 for none.
+    pub fn reserve_len(&self) -> u64 {
+        self.reserve.map_or(0, |reserve| reserve.len)
+    }
+
     /// A number that no other spare has.
     pub fn take_number(&mut self) -> u64 {
         self.next_number += 1;
@@ -104,8 +120,11 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
     for name in disk.list(dir).map_err(Error::io("list", dir))? {
         let Some(rest) = name.strip_prefix("spare-") else { continue };
         let path = dir.join(&name);
-        let number = rest.strip_suffix(".seg").and_then(|number| number.parse().ok());
-        let Some(number) = number.filter(|&number| number <= NUMBER_MAX) else {
+        let number = rest.strip_suffix(".seg").and_then(|number| match number {
+            "reserve" => Some(RESERVE),
+            number => number.parse().ok().filter(|&number| number <= NUMBER_MAX),
+        });
+        let Some(number) = number else {
             if rest.ends_with(".new") {
                 disk.remove(&path).map_err(Error::io("remove", path))?;
             }
@@ -113,6 +132,10 @@ pub fn adopt_spares(disk: &dyn Disk, dir: &Path, shelf: &mut Shelf) -> Result<()
         };
         let file = disk.open(&path, OpenMode::ReadOnly).map_err(Error::io("open", &path))?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
+        if number == RESERVE {
+            shelf.reserve = Some(Spare { number, len });
+            continue;
+        }
         shelf.next_number = shelf.next_number.max(number + 1);
         shelf.spares.push(Spare { number, len });
     }
@@ -159,7 +182,7 @@ fn fill(
     is_zeroing: bool,
     calls: Option<&Calls>,
 ) -> Result<bool> {
-    file.allocate(file_len).map_err(Error::io("allocate", path))?;
+    file.allocate(file_len).map_err(Error::io(ALLOCATE, path))?;
     let zeros = vec![0; ZEROS_LEN];
     let mut offset = if is_zeroing { 0 } else { file_len };
     while offset < file_len {

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+mod reserve;
+
 use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
@@ -42,6 +44,7 @@ fn config(disk: &Arc<MemoryDisk>, segment_size_max: u64) -> JournalConfig {
         epoch: EPOCH,
         page_size: 4096,
         segment_size_max,
+        reserve_len: 0,
         background: false,
         keep: Keep { retention: 0, pins_max: 0 },
     }

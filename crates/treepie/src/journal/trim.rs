@@ -7,14 +7,14 @@
 use crate::{
     error::{Error, Result},
     ids::Lsn,
-    sync::{Planted, is_planted},
+    sync::{Planted, atomic::Ordering, is_planted},
 };
 
 use super::{
     Shared,
     roll::segment_len_max,
     segment::segment_name,
-    spare::{Live, Spare},
+    spare::{Live, RESERVE, Spare},
 };
 
 /// Most spares that are kept, whatever was in use.
@@ -26,7 +26,7 @@ impl Shared {
         let _turn = self.trim_turn.lock();
         let next_len = self.writer.lock().next_len;
         self.drop_short_spares(next_len)?;
-        let (old, room) = {
+        let (old, room, needs_reserve) = {
             let mut shelf = self.shelf.lock();
             let spares_max = shelf.segments.len().min(SPARES_MAX);
             let mut count = (shelf.segments.windows(2))
@@ -37,15 +37,23 @@ impl Shared {
             }
             count = self.pins.lock().give_up_count(&shelf.segments, count);
             let old: Vec<Live> = shelf.segments.drain(..count).collect();
-            (old, spares_max.saturating_sub(shelf.spares.len()))
+            let needs_reserve = self.config.reserve_len > 0 && shelf.reserve.is_none();
+            (old, spares_max.saturating_sub(shelf.spares.len()), needs_reserve)
         };
         if old.is_empty() {
-            return Ok(());
+            return self.fill_reserve_in_turn();
         }
-        let mut spares = Vec::new();
+        let (mut spares, mut reserve) = (Vec::new(), None);
         for (done, live) in old.iter().enumerate() {
-            let is_kept = spares.len() < room && self.is_reusable(live, next_len);
-            match self.give_up(live, is_kept) {
+            let use_as = if needs_reserve && reserve.is_none() {
+                Some(RESERVE)
+            } else if spares.len() < room && self.is_reusable(live, next_len) {
+                Some(self.shelf.lock().take_number())
+            } else {
+                None
+            };
+            match self.give_up(live, use_as) {
+                Ok(Some(spare)) if spare.number == RESERVE => reserve = Some(spare),
                 Ok(spare) => spares.extend(spare),
                 Err(error) => {
                     self.shelf.lock().segments.splice(..0, old[done..].iter().copied());
@@ -56,19 +64,24 @@ impl Shared {
         // A spare is used again only once its old name is gone for good.
         let (disk, dir) = (&self.config.disk, &self.config.dir);
         disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
-        self.shelf.lock().spares.append(&mut spares);
-        Ok(())
+        let mut shelf = self.shelf.lock();
+        if !spares.is_empty() {
+            self.is_short.store(false, Ordering::Relaxed);
+        }
+        shelf.spares.append(&mut spares);
+        shelf.reserve = shelf.reserve.take().or(reserve);
+        drop(shelf);
+        self.fill_reserve_in_turn()
     }
 
     /// See [`Journal::shrink`](super::Journal::shrink).
     pub fn shrink(&self) -> Result<()> {
         let _turn = self.trim_turn.lock();
-        let (disk, dir) = (&self.config.disk, &self.config.dir);
-        let spares = std::mem::take(&mut self.shelf.lock().spares);
-        for spare in spares {
-            let path = dir.join(spare.name());
-            disk.remove(&path).map_err(Error::io("remove", path))?;
-        }
+        let (spares, reserve) = {
+            let mut shelf = self.shelf.lock();
+            (std::mem::take(&mut shelf.spares), shelf.reserve.take())
+        };
+        spares.into_iter().chain(reserve).try_for_each(|spare| self.remove_spare(spare))?;
         let mut writer = self.writer.lock();
         let Some(current) = writer.current.take().filter(|current| current.offset > 0) else {
             return Ok(());
@@ -90,11 +103,7 @@ impl Shared {
             short.extend(is_short.then_some(*spare));
             !is_short
         });
-        for spare in short {
-            let path = self.config.dir.join(spare.name());
-            self.config.disk.remove(&path).map_err(Error::io("remove", path))?;
-        }
-        Ok(())
+        short.into_iter().try_for_each(|spare| self.remove_spare(spare))
     }
 
     fn is_reusable(&self, live: &Live, next_len: u64) -> bool {
@@ -102,14 +111,15 @@ impl Shared {
         (next_len..=len_max).contains(&live.len)
     }
 
-    fn give_up(&self, live: &Live, is_kept: bool) -> Result<Option<Spare>> {
+    /// Removes a segment, or makes it a spare of this number.
+    fn give_up(&self, live: &Live, number: Option<u64>) -> Result<Option<Spare>> {
         let (disk, dir) = (&self.config.disk, &self.config.dir);
         let path = dir.join(segment_name(live.first));
-        if !is_kept {
+        let Some(number) = number else {
             disk.remove(&path).map_err(Error::io("remove", path))?;
             return Ok(None);
-        }
-        let spare = Spare { number: self.shelf.lock().take_number(), len: live.len };
+        };
+        let spare = Spare { number, len: live.len };
         disk.rename(&path, &dir.join(spare.name())).map_err(Error::io("rename", path))?;
         Ok(Some(spare))
     }

@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     JournalPosition,
+    reserve::Room,
     segment::{align_block, align_frame},
 };
 
@@ -54,6 +55,8 @@ pub struct Current {
     pub group_count: u64,
     /// Whether a spare to follow was asked for.
     pub is_spare_asked: bool,
+    /// Whether it was the reserve: then it is not for everyone.
+    pub is_reserve: bool,
 }
 
 /// Bytes of a group in a segment, padding included.
@@ -69,8 +72,9 @@ impl Writer {
     }
 
     /// Whether the current segment has room for a group.
-    pub fn has_room(&self, group_len: u64) -> bool {
-        self.current.as_ref().is_some_and(|current| {
+    pub fn has_room(&self, group_len: u64, room: Room) -> bool {
+        let current = self.current.as_ref();
+        current.filter(|current| !current.is_reserve || room.has_reserve()).is_some_and(|current| {
             let begin = current.offset.max(SEGMENT_HEADER_SIZE as u64);
             begin + group_len <= current.header.segment_len
         })

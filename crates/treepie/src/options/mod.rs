@@ -43,6 +43,7 @@ pub struct Options {
     pub(crate) journal_max: u64,
     pub(crate) journal_retention: u64,
     pub(crate) journal_pins_max: u64,
+    pub(crate) journal_reserve: u64,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) compression: Compression,
     pub(crate) background_threads: bool,
@@ -78,6 +79,7 @@ impl Options {
             journal_max: 2 << 30,
             journal_retention: 0,
             journal_pins_max: 1 << 30,
+            journal_reserve: 1 << 20,
             checkpoint_interval: Duration::from_secs(30),
             compression: Compression::Auto,
             background_threads: true,
@@ -187,6 +189,15 @@ impl Options {
     #[must_use]
     pub fn journal_pins_max(mut self, bytes: u64) -> Options {
         self.journal_pins_max = bytes;
+        self
+    }
+
+    /// Bytes of a file, allocated ahead, that becomes journal when the disk is full, for transactions
+    /// that leave fewer entries than they found and take no pages: so a full disk can be emptied
+    /// through the database. One segment at most; 0 for none. Default: 1 MiB, 255 such commits.
+    #[must_use]
+    pub fn journal_reserve(mut self, bytes: u64) -> Options {
+        self.journal_reserve = bytes;
         self
     }
 

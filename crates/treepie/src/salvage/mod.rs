@@ -19,6 +19,8 @@ mod report;
 mod saved;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 mod trees;
 mod visits;
 

@@ -280,7 +280,7 @@ impl Source {
 
     fn has_segments(&self) -> bool {
         let names = self.disk.list(&self.folder.join(JOURNAL_DIR)).unwrap_or_default();
-        names.iter().any(|name| name.ends_with(".seg"))
+        names.iter().any(|name| name.ends_with(".seg") && !name.starts_with("spare-"))
     }
 
     /// Removes the copies.

@@ -193,15 +193,19 @@ impl Scrubber {
                 true => Going::Break(()),
                 false => Going::Continue(()),
             };
-            match self.pass(core, checkpointer, Some(rate), stop_when_told) {
-                Ok(_) => {}
-                Err(error @ Error::Bound { .. }) => {
-                    pause = RETRY_AFTER.min(interval);
-                    tracing::warn!(%error, "a scrub found no place among the readers, and tries again");
-                }
-                Err(error) => tracing::warn!(%error, "a scrub could not go on"),
+            if let Err(error) = self.pass(core, checkpointer, Some(rate), stop_when_told) {
+                pause = pause_after(&error, interval);
+                tracing::warn!(%error, again_ms = pause.as_millis() as u64, "a scrub could not go on");
             }
         }
+    }
+}
+
+/// How long a scrub waits that could not go on: a reader's slot is free soon.
+fn pause_after(error: &Error, interval: Duration) -> Duration {
+    match error {
+        Error::Bound { .. } => RETRY_AFTER.min(interval),
+        _ => interval,
     }
 }
 

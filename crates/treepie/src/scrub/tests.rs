@@ -381,3 +381,39 @@ fn owners_are_not_looked_for_beyond_the_end_of_the_list() {
     let pages = report.bytes_read / PAGE_SIZE / damage::DAMAGE_MAX as u64;
     assert!(pages > 6, "{pages} pages for each item: the branches are counted");
 }
+
+#[test]
+fn scrub_without_a_place_among_the_readers_tries_again_after_a_minute_at_most() {
+    let bound = Error::Bound { option: "readers_max", max: 3, hint: "" };
+    let io = Error::Poisoned { action: "a test" };
+    let (hour, second) = (Duration::from_secs(3600), Duration::from_secs(1));
+    assert_eq!([hour, second].map(|every| pause_after(&bound, every)), [RETRY_AFTER, second]);
+    assert_eq!([hour, second].map(|every| pause_after(&io, every)), [hour, second]);
+}
+
+/// With every slot taken, until it has failed a few times.
+#[test]
+fn scrub_goes_on_once_a_reader_has_ended() {
+    let dir = folder();
+    let options = Options::new().create(true).page_size(4096).map_size(1 << 24).readers_max(4);
+    let db = options.background_threads(false).open(dir.path().join("db")).expect("it opens");
+    db.write(|tx| tx.tree("t")?.insert("k", "v").map(|_| ())).expect("a commit");
+    let readers: Vec<_> = std::iter::from_fn(|| db.read().ok()).collect();
+    assert_eq!(readers.len(), 4);
+    let refused = db.scrub(None, |_| ControlFlow::Continue(()));
+    assert!(matches!(refused, Err(Error::Bound { option: "readers_max", .. })), "{refused:?}");
+    let core = db.shared_core();
+    let (scrubber, checkpointer) = (Scrubber::default(), Mutex::default());
+    let every = Duration::from_millis(1);
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| scrubber.serve(core, &checkpointer, every, u64::MAX));
+        assert_eq!(scrubber.counts().1, 0, "no scrub can have come to its end");
+        drop(readers);
+        while scrubber.counts().1 == 0 {
+            assert!(!serving.is_finished(), "it has given up");
+            std::thread::yield_now();
+        }
+        scrubber.stop();
+    });
+    assert_eq!(scrubber.counts().0, 0, "nothing is damaged");
+}

@@ -53,6 +53,8 @@ pub enum Planted {
     OldSegmentNotSynced,
     /// A roll does not sync the folder.
     FolderNotSynced,
+    /// Every record may be written to what is kept for removals on a full disk.
+    ReserveForAll,
     /// A trim gives up one segment too many.
     TrimmedTooFar,
     /// A record of an earlier life of its segment is taken for one of this life.

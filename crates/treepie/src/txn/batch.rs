@@ -124,7 +124,10 @@ impl<'a> Run<'a> {
             // Sealing says where the others are.
             self.outcomes.push(outcome.map(|()| Lsn(0)));
             before = now;
-            if core.bounds.merging.is_full(txn.memory_len(), now - begin) {
+            // On a full disk each has a record of its own: those that remove something find room
+            // where the others are refused.
+            let is_apart = core.journal.is_short();
+            if is_apart || core.bounds.merging.is_full(txn.memory_len(), now - begin) {
                 break;
             }
         }
@@ -205,9 +208,5 @@ fn make_way(core: &Core) -> Result<()> {
     if core.bounds.merging.has_way(records, bytes) {
         return Ok(());
     }
-    let written = core.pipeline.commit(core, core.watermarks.sealed(), Durability::Buffered);
-    written.map_err(|error| match error {
-        Error::OutcomeUnknown { .. } => Error::Poisoned { action: "write or sync of the journal" },
-        error => error,
-    })
+    core.pipeline.write_out(core)
 }

@@ -30,7 +30,7 @@ use super::dirty::{Body, DirtyPage, DirtyPages, UndoMark};
 
 /// A change of the space map, to be undone.
 #[derive(Clone, Copy, Debug)]
-enum SpaceChange {
+pub(super) enum SpaceChange {
     Taken(PageId, u32),
     Given(PageId, u32),
 }
@@ -43,7 +43,7 @@ pub struct TxnPages {
     base: Lsn,
     dirty: DirtyPages,
     freed: Vec<(PageId, u32)>,
-    space_changes: Vec<SpaceChange>,
+    pub(super) space_changes: Vec<SpaceChange>,
     groups_before: u32,
 }
 

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Result},
     format::record::SealedRecord,
     ids::Lsn,
-    journal::group_len,
+    journal::{Room, group_len, is_full},
     options::Durability,
     sync::{LeafMutex, Mutex, Planted, is_planted},
 };
@@ -98,13 +98,35 @@ impl Pipeline {
         self.spares.lock().pop()
     }
 
-    /// Makes room in the journal for a record behind all that are in flight.
+    /// Makes room in the journal for a record behind all that are in flight. `room` is what it may
+    /// take where the disk is full.
     ///
     /// # Errors
     /// Those of [`Journal::reserve`](crate::journal::Journal::reserve).
-    pub fn reserve(&self, core: &Core, record: &SealedRecord) -> Result<()> {
+    pub fn reserve(&self, core: &Core, record: &SealedRecord, room: Room) -> Result<()> {
         let in_flight = self.queue.lock().reserved;
-        core.journal.reserve(in_flight + group_len(&[record]))
+        match core.journal.reserve(in_flight + group_len(&[record]), Room::Common) {
+            Err(error) if room == Room::Reserve && is_full(&error) => {
+                // What is in flight has its room, and goes there before the reserve is begun.
+                self.write_out(core)?;
+                core.journal.reserve(group_len(&[record]), room)
+            }
+            reserved => reserved,
+        }
+    }
+
+    /// Writes what is in flight, so that none of it is.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]: what is unknown is the outcome of others.
+    pub fn write_out(&self, core: &Core) -> Result<()> {
+        let written = self.commit(core, core.watermarks.sealed(), Durability::Buffered);
+        written.map_err(|error| match error {
+            Error::OutcomeUnknown { .. } => {
+                Error::Poisoned { action: "write or sync of the journal" }
+            }
+            error => error,
+        })
     }
 
     /// Puts a sealed record behind those in flight. The caller is the writer, so that the order is

@@ -5,12 +5,12 @@ use crate::{
     error::{Error, Result},
     format::record::{RecordKind, RecordMeta, SealedRecord},
     ids::{Lsn, Term},
-    journal::JournalPosition,
+    journal::{JournalPosition, Room},
     options::Durability,
     sync::{Planted, is_planted},
 };
 
-use super::{core::CommitPoint, pipeline::InFlight, write::WriteTxn};
+use super::{core::CommitPoint, pages::SpaceChange, pipeline::InFlight, write::WriteTxn};
 
 impl WriteTxn<'_> {
     /// Writes the states of all changed trees into the catalog.
@@ -48,9 +48,31 @@ impl WriteTxn<'_> {
         Ok(lsn)
     }
 
+    /// Whether it leaves less than it found: fewer entries and no more pages, or fewer pages and no
+    /// more entries; none of them behind the end of the data file.
+    fn shrinks(&self) -> bool {
+        let pages = self.pages.as_ref().expect("the transaction has not ended");
+        let (mut found, mut left) = (0_u64, 0_u64);
+        for open in self.open.iter() {
+            found = found.saturating_add(open.stored.map_or(0, |stored| stored.entries));
+            left = left.saturating_add(if open.dropped { 0 } else { open.state.entries });
+        }
+        let end = self.core.pager.file_pages();
+        let (mut taken, mut given) = (0_u64, 0_u64);
+        for change in &pages.space_changes {
+            match *change {
+                SpaceChange::Taken(first, len) if first.0 + len > end => return false,
+                SpaceChange::Taken(_, len) => taken += u64::from(len),
+                SpaceChange::Given(_, len) => given += u64::from(len),
+            }
+        }
+        left < found && taken <= given || left <= found && taken < given
+    }
+
     /// Turns the changes into a record and into versions that only readers of its LSN will see.
     fn make_record(&mut self) -> Result<(SealedRecord, CommitPoint)> {
         let core = self.core;
+        let shrinks = self.shrinks();
         let pages = self.pages.as_mut().expect("the transaction has not ended");
         let writer = &mut **self.writer.as_mut().expect("the transaction has not ended");
         let lsn = writer.tail.lsn.next();
@@ -76,7 +98,8 @@ impl WriteTxn<'_> {
         let record = writer.builder.finish(&meta, core.bounds.compression);
         // Room in the journal is made before anything is handed over: on a full disk the
         // transaction fails, and the database goes on.
-        if let Err(error) = core.pipeline.reserve(core, &record) {
+        let room = if shrinks { Room::Reserve } else { Room::Common };
+        if let Err(error) = core.pipeline.reserve(core, &record, room) {
             if matches!(error, Error::Poisoned { .. }) || core.journal.is_poisoned() {
                 core.poison("roll of the journal", &error);
             }

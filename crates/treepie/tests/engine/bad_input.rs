@@ -63,6 +63,7 @@ fn segments(path: &Path) -> Vec<PathBuf> {
     let mut segments: Vec<PathBuf> = fs::read_dir(path.join("journal"))
         .expect("the journal is a folder")
         .map(|entry| entry.expect("an entry").path())
+        .filter(|path| !path.ends_with("spare-reserve.seg"))
         .collect();
     segments.sort();
     segments
@@ -338,6 +339,31 @@ fn a_missing_segment_is_a_gap_that_names_the_folder_and_the_lsn() {
     assert_eq!(db.read().expect("a snapshot").tree("numbers").expect("a tree").len(), 1800);
 }
 
+/// The checkpoint is past it, so that opening reads it, and does not need it.
+#[test]
+fn a_check_names_the_part_of_the_journal_that_it_cannot_read() {
+    let (dir, db) = harness::open_new(&file_options().background_threads(false));
+    for number in 0..8_u8 {
+        let row = [harness::insert("t", &format!("row {number}"), &[number; 500])];
+        harness::write(&db, &row).expect("it commits");
+    }
+    db.checkpoint().expect("a checkpoint");
+    let segments = db.report().expect("a report").journal.segments;
+    let path = dir.path().join("db/journal").join(&segments[0].file);
+    assert!(db.check().expect("a check").is_clean());
+    let whole = fs::read(&path).expect("it is there");
+    let mut damaged = whole.clone();
+    // In the first record behind the header.
+    damaged[4096 + 80] ^= 1;
+    fs::write(&path, &damaged).expect("it can be written");
+    let problems = db.check().expect("a check").problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].what.contains(&segments[0].file), "{}", problems[0]);
+    assert!(problems[0].what.contains("journal cannot be read"), "{}", problems[0]);
+    fs::write(&path, &whole).expect("it can be written");
+    assert!(db.check().expect("a check").is_clean());
+}
+
 #[test]
 fn a_journal_without_any_segment_is_missed() {
     let (_dir, path) = killed();
@@ -346,7 +372,7 @@ fn a_journal_without_any_segment_is_missed() {
     }
     let error = open_error(&path);
     assert!(matches!(error, Error::JournalGap { .. }), "{error:?}");
-    fs::remove_dir(path.join("journal")).expect("removing");
+    fs::remove_dir_all(path.join("journal")).expect("removing");
     let error = open_error(&path);
     assert!(matches!(error, Error::JournalGap { .. } | Error::Io { .. }), "{error:?}");
 }

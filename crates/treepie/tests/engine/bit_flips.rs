@@ -67,7 +67,9 @@ enum Zeros {
 }
 
 fn small(disk: &SimDisk) -> Options {
-    options(disk).map_size(1 << 20).compression(Compression::Off).checkpoint_on_close(false)
+    // The bytes of a reserve mean nothing.
+    let options = options(disk).map_size(1 << 20).journal_reserve(0);
+    options.compression(Compression::Off).checkpoint_on_close(false)
 }
 
 /// A tree of one leaf, changed by a few commits.

@@ -1,6 +1,6 @@
 //! Real full disks: a file system of a few hundred KiB, and files that may not grow. Writes are
 //! refused with an error that says so, and nothing else happens: no panic, no poison. Reads go on, and
-//! deletes while the journal has room for their records; once the disk has room, all writes do, with
+//! deletes for as long as the journal's reserve suffices; once the disk has room, all writes do, with
 //! everything that was acknowledged.
 //!
 //! The file system is mounted in a namespace of its own and goes with the process that filled it. Where
@@ -28,6 +28,8 @@ const SIZES: u64 = 50;
 const LENGTHS: u64 = 12;
 /// There is room, in bytes.
 const ROOM: u64 = 64 << 20;
+/// Bytes that are kept for deletes: a segment.
+const RESERVE: u64 = 64 << 10;
 const ENOSPC: i32 = 28;
 const EFBIG: i32 = 27;
 /// How the child says that it cannot be what it should.
@@ -95,15 +97,19 @@ impl Filled {
     }
 
     /// Removes entries; returns how many removals were committed before the disk had no room for
-    /// their records either.
+    /// their records either. Each takes three blocks at most, the reserve has sixteen.
     fn delete(&mut self, db: &Database, number: i32) -> u64 {
-        for deleted in 0..20.min(self.count) {
+        let reserve = db.report().expect("a report").journal.reserve_len;
+        let (wanted, least) = (20.min(self.count), 5.min(self.count));
+        for deleted in 0..wanted {
             if let Err(error) = self.commit(db, &[removal(deleted + 1)]) {
                 assert_full(&error, number);
+                let seed = self.seed;
+                assert!(reserve < RESERVE || deleted >= least, "seed {seed}: {deleted} deletes");
                 return deleted;
             }
         }
-        20.min(self.count)
+        wanted
     }
 }
 

@@ -35,6 +35,7 @@ mod power_cuts;
 mod records;
 mod recovery;
 mod recovery_cuts;
+mod removals;
 mod ruled_disk;
 mod salvage;
 mod savepoints;

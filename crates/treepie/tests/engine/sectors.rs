@@ -311,7 +311,16 @@ impl Rest {
             let mut data = hits.iter().filter(|hit| hit.path == Path::new(DATA));
             data.any(|hit| hit.start < end && start < hit.start + hit.len)
         };
-        match problems.iter().any(|problem| problem.offset.is_some_and(is_hit)) {
+        // Of the journal, the file.
+        let names_segment = |problem: &treepie::Problem| {
+            let names = hits.iter().filter_map(|hit| hit.path.file_name()?.to_str());
+            let mut names = names.filter(|name| name.ends_with(".seg"));
+            problem.page.is_none() && names.any(|name| problem.what.contains(name))
+        };
+        let is_located = |problem: &treepie::Problem| {
+            problem.offset.is_some_and(is_hit) || names_segment(problem)
+        };
+        match problems.iter().any(is_located) {
             true => Ok(()),
             false => Err(format!("no problem names the damage: {problems:?}")),
         }

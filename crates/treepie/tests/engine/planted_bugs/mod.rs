@@ -23,6 +23,7 @@ use treepie_testkit::tally;
 use crate::{
     copies, install,
     kills::{self, Kills},
+    removals,
 };
 
 /// A check: an error, or a panic, says what it found.
@@ -48,6 +49,7 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::SyncErrorIgnored, "failing calls", scripts::failing_sync),
     (Planted::SyncRetried, "failing calls", scripts::failing_sync),
     (Planted::NotPoisoned, "failing calls", scripts::failing_write),
+    (Planted::ReserveForAll, "removals on full disks", full_disks),
     (Planted::StaleRecordAccepted, "hostile journals", scripts::journal_of_an_earlier_life),
     (Planted::ChainNotVerified, "hostile journals", scripts::journal_of_another_history),
     (Planted::CutAtFirstBad, "bit rot", scripts::flipped_bits),
@@ -136,6 +138,11 @@ fn miss((bug, name, check): &(Planted, &str, Check)) -> Option<Planted> {
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+/// A disk that is full is emptied.
+fn full_disks() -> Result<(), String> {
+    removals::empty_full_disks(2).and(removals::empty_full_disks(3)).map(|_| ())
 }
 
 /// The bug is planted in the process that is killed, and not in this one.

@@ -34,9 +34,10 @@ fn commit(db: &Database, model: &mut Model, ops: &[Op]) -> Result<(), String> {
 /// Cuts the power behind everything that was done; what is left is at `floor` or above.
 fn cut_at_the_end(disk: &SimDisk, model: &Model, floor: u64) -> Result<(), String> {
     let log = disk.log();
-    let mut player = log.player(1);
-    player.advance_to(log.len());
     for draw in 0..DRAWS {
+        // What a failed sync wrote after all is drawn anew, too.
+        let mut player = log.player(draw);
+        player.advance_to(log.len());
         let db = small(&player.image(draw)).open(DIR).map_err(text)?;
         let lsn = verify(&db, model)?;
         if lsn < floor {
