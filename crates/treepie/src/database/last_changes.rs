@@ -63,7 +63,11 @@ impl LastChanges {
 
     fn read_from(&mut self, core: &Core, from: Lsn, until: Lsn) -> Result<()> {
         let journal = core.path.join(JOURNAL_DIR);
-        for stored in JournalReader::open(Arc::clone(&core.disk), &journal)?.from(from)? {
+        let mut reader = JournalReader::open(Arc::clone(&core.disk), &journal)?;
+        if from > Lsn(0) {
+            reader = reader.from(from)?;
+        }
+        for stored in reader {
             let stored = stored?;
             let corrupt =
                 |what| Error::Corrupt { file: stored.file.clone(), offset: stored.offset, what };
