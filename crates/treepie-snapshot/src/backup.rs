@@ -104,8 +104,8 @@ pub struct BackupReport {
 /// ```
 ///
 /// # Errors
-/// [`Error::Engine`]: a damaged page, with its number, tree and offset; a base that the database does not
-/// continue; a side file that is full. [`Error::Io`] and [`Error::Cancelled`].
+/// [`Error::Engine`](crate::Error::Engine): a damaged page, with its number, tree and offset; a base that the database does not
+/// continue; a side file that is full. [`Error::Io`](crate::Error::Io) and [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn backup<W: Write>(
     db: &Database,
     out: W,

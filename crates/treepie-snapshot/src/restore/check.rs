@@ -22,18 +22,20 @@ pub(super) struct PagesOf {
 
 /// Opens what was made, checks it, and compares its pages with those that the last stream of pages had.
 pub(super) fn check(
-    sealed: &Sealed,
+    sealed: &mut Sealed,
     options: &RestoreOptions,
     pages: Option<PagesOf>,
 ) -> Result<CheckReport> {
-    let restored = |what: String| Error::Restored { path: sealed.path().to_owned(), what };
-    let db = options.engine.clone().create(false).open(sealed.path())?;
+    let path = sealed.path().to_owned();
+    let restored = |what: String| Error::Restored { path: path.clone(), what };
+    let lsn = sealed.state().lsn;
+    let db = sealed.open(&options.engine)?;
     let report = db.check()?;
     if let Some(problem) = report.problems.first() {
         let count = report.problems.len();
         return Err(restored(format!("the check finds {count} problems, the first: {problem}")));
     }
-    if let Some(pages) = pages.filter(|pages| pages.position.lsn == sealed.state().lsn) {
+    if let Some(pages) = pages.filter(|pages| pages.position.lsn == lsn) {
         let found = page_hash(&db, pages.base)?;
         if found != pages.page_hash {
             return Err(restored("its pages are not those of the stream".to_owned()));

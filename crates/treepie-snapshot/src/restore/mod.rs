@@ -17,13 +17,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use treepie::{CheckReport, Lineage};
+use treepie::{CheckReport, DatabaseState, Lineage, Reached};
 
 use crate::{
     error::{Error, Result},
     format::header::Position,
     progress::Control,
-    repository::{Plan, Repository},
+    repository::{Plan, Repository, Step, Until},
     stream::StreamReader,
 };
 
@@ -67,12 +67,13 @@ pub fn restore<R: Read>(
     options: &RestoreOptions,
     control: Control,
 ) -> Result<RestoreReport> {
-    let mut restorer = Restorer::begin(target, options)?;
     let mut input = control.pace(input);
     let reader = StreamReader::new(&mut input, &options.read)?;
+    // Nothing is made of what is no stream.
+    let mut restorer = Restorer::begin(target, options)?;
     restorer.apply(reader, options.until)?;
     input.finish();
-    restorer.finish()
+    finish_at(restorer, options.until)
 }
 
 /// As [`restore`], from a full stream and those that follow it.
@@ -94,7 +95,18 @@ pub fn restore_chain<R: Read>(
         }
     }
     meter.finish();
-    restorer.finish()
+    finish_at(restorer, options.until)
+}
+
+/// Streams that end before the LSN that was asked for are no restore to it.
+fn finish_at(restorer: Restorer, until: Until) -> Result<RestoreReport> {
+    let found = restorer.position().lsn;
+    match until {
+        Until::Lsn(wanted) if found < wanted => {
+            Err(Error::Chain { wanted, found, reason: "the streams end before the LSN to restore" })
+        }
+        _ => restorer.finish(),
+    }
 }
 
 /// As [`restore`], from a repository, as it was planned.
@@ -109,6 +121,8 @@ pub fn restore_plan(
     control: Control,
 ) -> Result<RestoreReport> {
     let mut restorer = Restorer::begin(target, options)?;
+    let fits = leads_through(plan, restorer.reached());
+    restorer.decide(fits)?;
     let mut meter = control.total(plan.bytes).pace(io::empty());
     for step in &plan.steps {
         let input = repository.open_stream(&step.entry, 0)?;
@@ -133,6 +147,50 @@ pub fn restore_plan(
     }
     meter.finish();
     restorer.finish()
+}
+
+/// Whether a plan leads through where an earlier attempt has come, so that this can be gone on with.
+fn leads_through(plan: &Plan, reached: &Reached) -> bool {
+    let passes = |position: Position| plan.steps.iter().any(|step| is_on(step, plan, position));
+    let of = |state: &DatabaseState| Position { lsn: state.lsn, chain: state.chain };
+    match reached {
+        Reached::Nothing => false,
+        Reached::State(state) => passes(of(state)),
+        // Only records lead on from there.
+        Reached::Records { state, written_to, written_chain } => {
+            let written = Position { lsn: *written_to, chain: *written_chain };
+            let has_pages_between = plan.steps.iter().any(|step| {
+                let last = step.entry.stream.last.lsn;
+                step.entry.is_snapshot() && last > state.lsn
+            });
+            passes(of(state)) && passes(written) && !has_pages_between
+        }
+        Reached::Pages { coming, base, .. } => {
+            let is_coming = |step: &Step| {
+                let (stream, base) = (&step.entry.stream, base.unwrap_or_default());
+                step.entry.is_snapshot()
+                    && (stream.lineage, stream.last) == (coming.lineage, of(coming))
+                    && (stream.base.lsn, stream.base.chain) == base
+            };
+            plan.steps.iter().any(is_coming)
+        }
+    }
+}
+
+/// Whether a step leads through a position: as its end, or among its records.
+fn is_on(step: &Step, plan: &Plan, position: Position) -> bool {
+    let stream = &step.entry.stream;
+    if step.until == Until::End && stream.last.lsn == position.lsn {
+        return stream.last == position;
+    }
+    let end = match step.until {
+        Until::End => stream.last.lsn,
+        Until::Lsn(lsn) => lsn,
+        Until::Time { .. } => plan.lsn,
+    };
+    let is_records = !step.entry.is_snapshot();
+    // Its chain hash is compared when the record comes.
+    is_records && stream.base.lsn < position.lsn && position.lsn <= end
 }
 
 /// A reader whose bytes are counted together with those of others.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use treepie::{
-    DatabaseState, Installer, JournalPosition, Reached,
+    DatabaseState, Installer, JournalPosition, Lineage, Reached,
     ids::{DatabaseId, Lsn, PageId},
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -26,14 +26,22 @@ use crate::{
     stream::{Content, RecordBuffer, StreamReader},
 };
 
-/// A restore, stream by stream: a full one first. [`restore`] and its like are made of it.
+/// The first page that a stream can have: those before it are meta pages.
+const FIRST_PAGE: PageId = PageId(2);
+
+/// A restore, stream by stream: a full one first. `restore` and its like are made of it.
 #[derive(Debug)]
 pub struct Restorer {
     installer: Installer,
     options: RestoreOptions,
     target: PathBuf,
-    /// Where an attempt that was interrupted had come, until a stream proves that it is of its history.
-    unproved: Option<Position>,
+    /// Where an attempt that was interrupted had come, and up to where pages may have changes, until the
+    /// streams prove that both are of their history.
+    unproved: Vec<Position>,
+    /// Whether that attempt can be gone on with was decided by who knows all streams.
+    is_decided: bool,
+    /// Lineage of the stream that is being applied.
+    lineage: Lineage,
     /// Where the streams have led so far.
     position: Position,
     is_begun: bool,
@@ -70,7 +78,9 @@ impl Restorer {
             installer,
             options: options.clone(),
             target: target.as_ref().to_owned(),
-            unproved: None,
+            unproved: Vec::new(),
+            is_decided: false,
+            lineage: Lineage::default(),
             position: Position::default(),
             is_begun: false,
             database_id: DatabaseId::default(),
@@ -88,9 +98,10 @@ impl Restorer {
     /// Installs a stream, up to `until`; returns whether later streams are wanted. The first one is full.
     ///
     /// # Errors
-    /// As [`restore`].
+    /// As `restore`.
     pub fn apply<R: Read>(&mut self, mut reader: StreamReader<R>, until: Until) -> Result<bool> {
         let header = *reader.header();
+        self.lineage = header.lineage;
         let pages_are = self.begin_stream(&header, until)?;
         let mut has_pages = header.kind != StreamKind::Records;
         let mut buffer = RecordBuffer::new();
@@ -136,9 +147,16 @@ impl Restorer {
         if header.kind == StreamKind::Records {
             return Ok(PagesAre::There);
         }
-        if matches!(until, Until::Lsn(lsn) if lsn < header.position.lsn) {
-            let reason =
-                "the pages of this stream are newer than the LSN to restore; use an older one";
+        let is_newer = match until {
+            Until::End => false,
+            Until::Lsn(lsn) => lsn < header.position.lsn,
+            Until::Time { time_us, lsn_max } => {
+                header.time_us > time_us || header.position.lsn > lsn_max
+            }
+        };
+        if is_newer {
+            let reason = "the pages of this stream are newer than what is to be restored; use an \
+                          older one";
             return Err(self.chain_error(header.position.lsn, reason));
         }
         if self.installed().is_some_and(|installed| installed.lsn >= header.position.lsn) {
@@ -147,7 +165,12 @@ impl Restorer {
         }
         let base = (header.kind == StreamKind::Increment)
             .then_some(JournalPosition { lsn: header.base.lsn, chain: header.base.chain });
-        self.installer.begin_pages(&state_of(header), base)?;
+        let first = self.installer.begin_pages(&state_of(header), base)?;
+        if base.is_none() {
+            // Nothing is left of an earlier attempt, but for pages of this very stream.
+            self.unproved.clear();
+            self.report.is_resumed = first > FIRST_PAGE;
+        }
         Ok(PagesAre::Needed)
     }
 
@@ -180,6 +203,9 @@ impl Restorer {
 
     /// Decides whether what an earlier attempt has left can be gone on with; else it is cleared away.
     fn find_attempt(&mut self, header: &StreamHeader, until: Until) -> Result<()> {
+        if self.is_decided {
+            return Ok(());
+        }
         let limit = match until {
             Until::Lsn(lsn) | Until::Time { lsn_max: lsn, .. } => lsn,
             Until::End => Lsn(u64::MAX),
@@ -199,17 +225,31 @@ impl Restorer {
                     state.lsn == header.position.lsn && state.chain == header.position.chain;
                 is_same(&state) && state.lsn <= limit && (is_first || !has_time)
             }
-            Reached::Records { state, written_to } => {
+            Reached::Records { state, written_to, .. } => {
                 is_same(&state) && written_to <= limit && !has_time
             }
         };
+        self.decide(fits)
+    }
+
+    /// Goes on with what an earlier attempt has left, or clears it away. `fits` says whether the streams
+    /// that will come lead through where it is.
+    pub(super) fn decide(&mut self, fits: bool) -> Result<()> {
+        self.is_decided = true;
         if !fits {
             self.installer.clear()?;
             return Ok(());
         }
         self.report.is_resumed = true;
-        self.unproved = self.installed();
+        self.unproved.extend(self.installed());
+        if let Reached::Records { written_to, written_chain, .. } = *self.installer.reached() {
+            self.unproved.push(Position { lsn: written_to, chain: written_chain });
+        }
         Ok(())
+    }
+
+    pub(super) fn reached(&self) -> &Reached {
+        self.installer.reached()
     }
 
     /// The state that is installed as a whole.
@@ -225,17 +265,12 @@ impl Restorer {
 
     /// The streams pass this position: if it is where the earlier attempt had come, it must be the same.
     fn prove(&mut self, passed: Position) -> Result<()> {
-        let Some(unproved) = self.unproved.filter(|unproved| unproved.lsn == passed.lsn) else {
-            return Ok(());
-        };
-        if unproved.chain != passed.chain {
-            return Err(Error::Chain {
-                wanted: passed.lsn,
-                found: unproved.lsn,
-                reason: "an earlier attempt has restored another history here; remove `.partial`",
-            });
+        let is_other = |unproved: &Position| unproved.lsn == passed.lsn && *unproved != passed;
+        if self.unproved.iter().any(is_other) {
+            let reason = "an earlier attempt has restored another history here; remove `.partial`";
+            return Err(self.chain_error(passed.lsn, reason));
         }
-        self.unproved = None;
+        self.unproved.retain(|unproved| unproved.lsn != passed.lsn);
         Ok(())
     }
 
@@ -279,8 +314,9 @@ impl Restorer {
             self.prove(passed)?;
             self.position = passed;
         } else {
-            let at = self.installer.record(bytes)?;
+            let at = self.installer.record(bytes, &self.lineage)?;
             self.position = Position { lsn: at.lsn, chain: at.chain };
+            self.prove(self.position)?;
             self.report.records += 1;
         }
         self.report.time_us =
@@ -291,14 +327,12 @@ impl Restorer {
     /// Verifies what was made, and gives it its name.
     ///
     /// # Errors
-    /// As [`restore`].
+    /// As `restore`.
     pub fn finish(self) -> Result<RestoreReport> {
-        if let Some(unproved) = self.unproved {
-            return Err(Error::Chain {
-                wanted: unproved.lsn,
-                found: self.position.lsn,
-                reason: "an earlier attempt has gone further than these streams; remove `.partial`",
-            });
+        if let Some(unproved) = self.unproved.first() {
+            let reason = "an earlier attempt has gone further than these streams, or another way; \
+                          remove `.partial`";
+            return Err(self.chain_error(unproved.lsn, reason));
         }
         let mut sealed = self.installer.seal()?;
         let position = Position { lsn: sealed.state().lsn, chain: sealed.state().chain };
@@ -307,7 +341,7 @@ impl Restorer {
             return Err(Error::Restored { path: sealed.path().to_owned(), what });
         }
         let check = match self.options.is_checked {
-            true => Some(check(&sealed, &self.options, self.last_pages)?),
+            true => Some(check(&mut sealed, &self.options, self.last_pages)?),
             false => None,
         };
         if !self.options.is_replica {
@@ -331,7 +365,7 @@ impl Restorer {
     }
 }
 
-fn state_of(header: &StreamHeader) -> DatabaseState {
+pub(super) fn state_of(header: &StreamHeader) -> DatabaseState {
     DatabaseState {
         lineage: header.lineage,
         page_size: header.page_size,

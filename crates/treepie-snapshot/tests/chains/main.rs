@@ -9,6 +9,7 @@ mod golden;
 #[cfg(feature = "planted")]
 mod planted;
 mod repositories;
+mod resumed;
 mod source;
 
 use std::env;

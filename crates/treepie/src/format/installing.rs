@@ -18,7 +18,7 @@
 //! |     80 |    8 | `chain`        | Chain hash of the record with that LSN                     |
 //! |     88 |    8 | `created_us`   | When the database was created, microseconds since 1970     |
 //! |     96 |    8 | `base_lsn`     | Stage 2: the state that the pages were put on; 0: none     |
-//! |    104 |    8 | `base_chain`   | Stage 2: its chain hash                                    |
+//! |    104 |    8 | `base_chain`   | Stage 2: its chain hash; stage 3: that of `written_to`     |
 //! |    112 |    4 | `next_page`    | Stage 2: pages below this one are durable                  |
 //! |    116 |    4 | `reserved`     | Zero                                                       |
 //! |    120 |    8 | `written_to`   | Stage 3: highest LSN that pages may have changes of        |
@@ -78,6 +78,8 @@ pub enum Reached {
         state: DatabaseState,
         /// Pages may have changes of records up to this one: less than that cannot be reached.
         written_to: Lsn,
+        /// Its chain hash: only the history that has it can be gone on with.
+        written_chain: u64,
     },
 }
 
@@ -99,7 +101,8 @@ impl Reached {
                 put_u32(&mut bytes, 112, next.0);
                 (2, coming)
             }
-            Reached::Records { state, written_to } => {
+            Reached::Records { state, written_to, written_chain } => {
+                put_u64(&mut bytes, 104, *written_chain);
                 put_u64(&mut bytes, 120, written_to.0);
                 (3, state)
             }
@@ -158,7 +161,11 @@ impl Reached {
                 let base = Some(base).filter(|base| base.0 > Lsn(0));
                 Some(Reached::Pages { coming: state, base, next: PageId(get_u32(bytes, 112)) })
             }
-            3 => Some(Reached::Records { state, written_to: Lsn(get_u64(bytes, 120)) }),
+            3 => Some(Reached::Records {
+                state,
+                written_to: Lsn(get_u64(bytes, 120)),
+                written_chain: get_u64(bytes, 104),
+            }),
             _ => None,
         }
     }
@@ -197,7 +204,7 @@ mod tests {
             Reached::State(state()),
             Reached::Pages { coming, base, next: PageId(10) },
             Reached::Pages { coming, base: None, next: PageId(2) },
-            Reached::Records { state: state(), written_to: Lsn(11) },
+            Reached::Records { state: state(), written_to: Lsn(11), written_chain: 12 },
         ]
     }
 

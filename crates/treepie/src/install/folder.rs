@@ -30,7 +30,7 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn find_or_create(disk: &Arc<dyn Disk>, target: &Path) -> Result<Folder> {
-        refuse_what_is_there(disk, target)?;
+        make_way(disk, target)?;
         let Some(name) = target.file_name() else {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "it has no name");
             return Err(Error::io("create", target)(source));
@@ -147,12 +147,20 @@ impl Folder {
         disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))
     }
 
-    /// Gives the folder the name `target`, durably.
-    pub(super) fn publish(&self, disk: &Arc<dyn Disk>, target: &Path) -> Result<()> {
-        refuse_what_is_there(disk, target)?;
+    /// Gives the folder the name `target`, durably. `reached` is its note, for another attempt.
+    pub(super) fn publish(
+        &self,
+        disk: &Arc<dyn Disk>,
+        target: &Path,
+        reached: &Reached,
+    ) -> Result<()> {
+        make_way(disk, target)?;
         remove_if_there(disk, &self.path.join(INSTALLING_FILE))?;
         disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))?;
-        disk.rename(&self.path, target).map_err(Error::io("rename to", target))?;
+        if let Err(error) = disk.rename(&self.path, target) {
+            self.write_progress(disk, reached)?;
+            return Err(Error::io("rename to", target)(error));
+        }
         sync_parent(disk, target)
     }
 }
@@ -181,18 +189,18 @@ fn header_of(state: &DatabaseState, incarnation: u64) -> SegmentHeader {
     }
 }
 
-/// An empty folder may be replaced, nothing else.
-fn refuse_what_is_there(disk: &Arc<dyn Disk>, target: &Path) -> Result<()> {
+/// An empty folder may be replaced, nothing else, and nothing that cannot be, such as the root of a file
+/// system: better now than when all is done.
+fn make_way(disk: &Arc<dyn Disk>, target: &Path) -> Result<()> {
     if !disk.exists(target).map_err(Error::io("look for", target))? {
         return Ok(());
     }
-    let is_empty = disk.list(target).is_ok_and(|names| names.is_empty());
-    let has_journal =
-        disk.exists(&target.join(JOURNAL_DIR)).map_err(Error::io("look for", target))?;
-    if is_empty && !has_journal {
-        return Ok(());
-    }
-    Err(Error::io("create", target)(io::ErrorKind::AlreadyExists.into()))
+    disk.remove_dir(target).map_err(|error| match error.kind() {
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+            Error::io("create", target)(io::ErrorKind::AlreadyExists.into())
+        }
+        _ => Error::io("replace", target)(error),
+    })
 }
 
 fn remove_if_there(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {

@@ -23,12 +23,13 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, DiskLock},
+    Database,
+    disk::DiskLock,
     error::{Error, Result},
     format::{
         bitmap::page_count_max,
         bytes::get_u32,
-        meta::Meta,
+        meta::{Lineage, Meta},
         record::{Record, RecordHeader},
     },
     ids::{Lsn, PageId},
@@ -65,16 +66,20 @@ pub struct Installer {
     /// With pages: the one that follows those that came, and their bytes since the last note.
     next: PageId,
     unsynced: u64,
-    _lock: Box<dyn DiskLock>,
+    lock: Box<dyn DiskLock>,
 }
 
 /// A database that is complete and has not got its name yet.
 #[derive(Debug)]
 pub struct Sealed {
-    disk: Arc<dyn Disk>,
+    options: Options,
+    /// Not while it is open.
+    lock: Option<Box<dyn DiskLock>>,
     folder: Folder,
     target: PathBuf,
     state: DatabaseState,
+    /// What the note says: the state before it forked.
+    noted: Reached,
 }
 
 impl Options {
@@ -100,7 +105,7 @@ impl Options {
             current: None,
             next: PageId(0),
             unsynced: 0,
-            _lock: lock,
+            lock,
         };
         match reached {
             Reached::Nothing => installer.clear()?,
@@ -216,12 +221,13 @@ impl Installer {
         self.note(Reached::State(coming))
     }
 
-    /// Applies a record, the one behind the state that was reached last; returns where that leads.
+    /// Applies a record of a lineage, the one behind the state that was reached last; returns where that
+    /// leads. A lineage that forked from that of the state goes on from there.
     ///
     /// # Errors
     /// [`Error::Received`] for damaged bytes, [`Error::Misfit`] for another record; [`Error::Bound`] when
     /// it needs more than `scratch_memory`; [`Error::Io`].
-    pub fn record(&mut self, bytes: &[u8]) -> Result<JournalPosition> {
+    pub fn record(&mut self, bytes: &[u8], lineage: &Lineage) -> Result<JournalPosition> {
         let header = RecordHeader::verify(bytes).map_err(|what| Error::Received { what })?;
         let mut state = self.begin_records(header.lsn())?;
         let before = Lsn(header.lsn().0.saturating_sub(1));
@@ -234,9 +240,15 @@ impl Installer {
         if header.page_size() != state.page_size {
             return Err(self.misfit(before, "the record is of another page size"));
         }
+        let is_fork = lineage.database_id == state.lineage.database_id
+            && (lineage.forked_at, lineage.forked_chain) == (state.lsn, state.chain);
+        if *lineage != state.lineage && !is_fork {
+            return Err(self.misfit(before, "the record is of another lineage"));
+        }
         let record = Record::open(header, bytes).map_err(|what| Error::Received { what })?;
         let replay = self.replay.as_mut().expect("records were begun");
         replay.apply(&record)?;
+        state.lineage = *lineage;
         state.lsn = record.lsn();
         state.chain = record.chain();
         state.page_count = state.page_count.max(replay.page_count());
@@ -288,19 +300,21 @@ impl Installer {
     fn write_out(&mut self) -> Result<()> {
         let Some(current) = self.current else { return Ok(()) };
         let (durable, begun) = match self.reached {
-            Reached::Records { state, written_to } => (state, written_to),
-            Reached::State(state) => (state, Lsn(0)),
+            Reached::Records { state, written_to, written_chain } => {
+                (state, (written_to, written_chain))
+            }
+            Reached::State(state) => (state, (Lsn(0), 0)),
             _ => unreachable!("records are applied to a state"),
         };
-        let written_to = current.lsn.max(begun);
+        let (written_to, written_chain) = begun.max((current.lsn, current.chain));
         if !is_planted(Planted::InstallingNotNoted) {
-            self.note(Reached::Records { state: durable, written_to })?;
+            self.note(Reached::Records { state: durable, written_to, written_chain })?;
         }
         self.replay.as_mut().expect("records were begun").write_out()?;
         self.pager().sync()?;
         // Below it pages of an attempt that was interrupted may still have changes from above.
         if current.lsn < written_to {
-            return self.note(Reached::Records { state: current, written_to });
+            return self.note(Reached::Records { state: current, written_to, written_chain });
         }
         self.note(Reached::State(current))
     }
@@ -317,8 +331,9 @@ impl Installer {
         let disk = Arc::clone(&self.options.disk);
         self.folder.write_state(&disk, &state)?;
         tracing::info!(lsn = state.lsn.0, path = %self.folder.path().display(), "sealed");
-        let Installer { folder, target, .. } = self;
-        Ok(Sealed { disk, folder, target, state })
+        let Installer { options, folder, target, lock, .. } = self;
+        let noted = Reached::State(state);
+        Ok(Sealed { options, lock: Some(lock), folder, target, state, noted })
     }
 
     fn note(&mut self, reached: Reached) -> Result<()> {
@@ -362,8 +377,12 @@ impl Installer {
     fn check_base(&self, coming: &DatabaseState, (lsn, chain): (Lsn, u64)) -> Result<()> {
         let state = match self.reached {
             Reached::State(state) => state,
-            // Some pages may be newer than the base, and are overwritten: they have changed since.
-            Reached::Records { state, written_to } if written_to <= coming.lsn => state,
+            // Pages that are newer than the base are of the state that comes, and are overwritten.
+            Reached::Records { state, written_to, written_chain }
+                if (written_to, written_chain) == (coming.lsn, coming.chain) =>
+            {
+                state
+            }
             Reached::Nothing => return Err(self.misfit(lsn, "nothing is installed yet")),
             _ => return Err(self.misfit(lsn, "something else was begun; begin anew")),
         };
@@ -413,17 +432,44 @@ impl Sealed {
         &self.state
     }
 
+    /// Opens it, to look at it: nothing is to be written. It must be closed before it goes on.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn open(&mut self, options: &Options) -> Result<Database> {
+        // Whoever comes between finds a complete installation, and changes the note.
+        self.lock = None;
+        options.clone().create(false).open(self.folder.path())
+    }
+
+    /// Keeps others out again, once it is closed.
+    fn lock_again(&mut self) -> Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let lock = self.folder.lock(&self.options.disk)?;
+        if self.folder.read_progress(&self.options.disk)? != self.noted {
+            let reason = "somebody else has begun an installation here";
+            let (path, lsn) = (self.target.clone(), self.state.lsn);
+            return Err(Error::Misfit { path, wanted: lsn, found: Lsn(0), reason });
+        }
+        self.lock = Some(lock);
+        Ok(())
+    }
+
     /// Makes it go its own way from here, in a lineage of its own. What is a replica of its source does
     /// not; everything else does, so that nobody takes the two for the same. It must not be open.
     ///
     /// # Errors
     /// [`Error::Io`]; then it is as it was, or forked.
     pub fn fork(&mut self) -> Result<()> {
-        let random = self.disk.random().map_err(Error::io("draw an epoch for", &self.target))?;
+        self.lock_again()?;
+        let disk = &self.options.disk;
+        let random = disk.random().map_err(Error::io("draw an epoch for", &self.target))?;
         let DatabaseState { lineage, lsn, chain, .. } = self.state;
         let lineage = lineage.fork(lsn, chain, get_u32(&random, 0));
         let state = DatabaseState { lineage, ..self.state };
-        self.folder.write_state(&self.disk, &state)?;
+        self.folder.write_state(disk, &state)?;
         self.state = state;
         Ok(())
     }
@@ -432,8 +478,9 @@ impl Sealed {
     ///
     /// # Errors
     /// [`Error::Io`] when the target is there by now, or the renaming fails.
-    pub fn publish(self) -> Result<PathBuf> {
-        self.folder.publish(&self.disk, &self.target)?;
+    pub fn publish(mut self) -> Result<PathBuf> {
+        self.lock_again()?;
+        self.folder.publish(&self.options.disk, &self.target, &self.noted)?;
         tracing::info!(lsn = self.state.lsn.0, path = %self.target.display(), "installed");
         Ok(self.target)
     }

@@ -127,7 +127,7 @@ impl Source {
             panic!("pages are complete by now");
         };
         for record in self.records.iter().filter(|r| r.lsn > state.lsn && r.lsn <= to) {
-            installer.record(&record.bytes)?;
+            installer.record(&record.bytes, &self.states[0].0.lineage)?;
         }
         installer.end_records()?;
         let mut sealed = installer.seal()?;
@@ -225,7 +225,7 @@ fn what_does_not_continue_the_state_is_refused() {
     };
     let record = |installer: &mut Installer, lsn: u64| {
         let record = source.records.iter().find(|r| r.lsn.0 == lsn).expect("a record");
-        installer.record(&record.bytes).map(|_| ())
+        installer.record(&record.bytes, &source.states[0].0.lineage).map(|_| ())
     };
     misfit(record(&mut installer, 1), "pages are not complete");
     misfit(source.install_part(&mut installer, 1), "nothing is installed");
@@ -250,7 +250,9 @@ fn what_does_not_continue_the_state_is_refused() {
     let mut damaged =
         source.records.iter().find(|r| r.lsn.0 == state.lsn.0 + 2).expect("one").clone();
     *damaged.bytes.last_mut().expect("it has bytes") ^= 1;
-    let error = installer.record(&damaged.bytes).expect_err("its checksum does not hold");
+    let error = installer
+        .record(&damaged.bytes, &source.states[0].0.lineage)
+        .expect_err("its checksum does not hold");
     harness::assert_says(&error, &["received", "checksum", "fetch it again"]);
     record(&mut installer, state.lsn.0 + 2).expect("the whole one");
 }
