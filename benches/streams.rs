@@ -51,7 +51,7 @@ fn words(n: u64) -> Vec<u8> {
 }
 
 /// The pages of a database, without its meta pages.
-fn pages(value: impl Fn(u64) -> Vec<u8>) -> Vec<u8> {
+fn pages(value: fn(u64) -> Vec<u8>) -> Vec<u8> {
     let (dir, db) = empty();
     for batch in 0..40 {
         db.write(|tx| {

@@ -1,5 +1,6 @@
 //! Repository chores: `cargo run -p xtask -- tidy` checks the rules that no compiler knows,
-//! `format-doc` writes `docs/format.md`, `unsafe` the list of unsafe code in `docs/testing.md`.
+//! `format-doc` writes `docs/format.md` and `docs/snapshot-format.md`, `unsafe` the list of unsafe code
+//! in `docs/testing.md`.
 
 mod format_doc;
 mod source;
@@ -33,7 +34,13 @@ fn with_tree(chore: impl FnOnce(&tidy::Tree) -> ExitCode) -> ExitCode {
 }
 
 fn write_format_doc(tree: &tidy::Tree) -> ExitCode {
-    write_document(format_doc::DOCUMENT, format_doc::generate(tree))
+    for document in &format_doc::DOCUMENTS {
+        let written = write_document(document.path, document.generate(tree));
+        if written != ExitCode::SUCCESS {
+            return written;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn write_unsafe_list(tree: &tidy::Tree) -> ExitCode {

@@ -198,10 +198,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let table = [5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
     let frame = [&[1, 4, 0, 0, 0, 0, 16, 0][..], &table].concat();
     seeds.push([&[IS_MADE][..], &page_count, &frame, &frame].concat());
-    let records = TEMPLATES[2];
-    let content = &records[STREAM_HEADER_SIZE + FRAME_HEADER_SIZE..];
-    let content = &content[..150.min(content.len())];
-    let frame = [&[2, 0, 0, 0, 0, 0, 150, 0][..], content].concat();
+    // One record of 6 bytes, the one after the header's position.
+    let mut content = [0; 16 + 128 + 6];
+    put(&mut content, 0, &701_u64.to_le_bytes());
+    put(&mut content, 16, b"TPRC");
+    put(&mut content, 24, &[1, 0, 1, 0]);
+    put(&mut content, 32, &701_u64.to_le_bytes());
+    put(&mut content, 48, &0x0102_0304_0506_0708_u64.to_le_bytes());
+    put(&mut content, 56, &6_u64.to_le_bytes());
+    let frame = [&[2, 0, 0, 0, 0, 0, 150, 0][..], &content].concat();
     seeds.push([&[IS_MADE | 2][..], &page_count, &frame].concat());
     seeds
 }
