@@ -67,7 +67,10 @@ pub fn begin(
     writing.write_all(core)?;
     let time_us = core.disk.now_us();
     let used = used_pages(core, lsn, point.page_count, options.skip_damage)?;
-    let kept = kept_versions(core, lsn)?;
+    let mut kept = kept_versions(core, lsn)?;
+    if is_planted(Planted::KeptLeftOut) {
+        kept.clear();
+    }
     let (pages, is_from_map) = pages_to_read(core, used.words, options.base.as_ref(), &kept);
     let pages = Arc::new(CopyPages::new(CopyConfig {
         lsn,

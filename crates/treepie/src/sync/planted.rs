@@ -29,6 +29,8 @@ pub enum Planted {
     FrameFreedEarly,
     /// A walk through a chain does not notice that versions were taken out meanwhile.
     WalkNotRepeated,
+    /// A copy takes what the data file has for what old readers keep from it.
+    KeptLeftOut,
     /// A copy is not given the pages that the checkpoint is about to write over.
     NoHandOver,
     /// It is given them when they are written.

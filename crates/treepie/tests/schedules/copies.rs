@@ -1,9 +1,16 @@
 //! Copies of pages beside writers and the checkpoint: each has every page as of its LSN, and increments
 //! add up to what a full copy has.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
-use treepie::{CopyOptions, PageCopy, schedules::write_early};
+use treepie::{
+    CopyOptions, PageCopy,
+    ids::{Lsn, PageId},
+    schedules::{turn, write_early},
+};
 
 use crate::{
     explore::explore,
@@ -11,6 +18,11 @@ use crate::{
 };
 
 const PAGE_SIZE: usize = 4096;
+
+/// Pages by their numbers.
+type Pages = BTreeMap<u32, Vec<u8>>;
+/// A whole copy, and its LSN.
+type Whole = (Lsn, Pages);
 
 #[test]
 fn copies_have_every_page_as_of_their_lsn() {
@@ -44,8 +56,13 @@ pub fn copies() {
             }
         }
     }));
-    threads.push(world.spawn(|world| {
+    let whole: Arc<Mutex<Option<Whole>>> = Arc::default();
+    let made = Arc::clone(&whole);
+    threads.push(world.spawn(move |world| {
+        let old = (draw(0..2) == 0).then(|| world.db.read().expect("a snapshot"));
+        turn();
         let mut full = world.db.copy_pages(&CopyOptions::new()).expect("a copy begins");
+        drop(old);
         let mut pages = BTreeMap::new();
         read(&mut full, &mut pages);
         let base = CopyOptions::new().base(full.as_base());
@@ -60,13 +77,28 @@ pub fn copies() {
                 assert!(pages.get(page) == Some(bytes), "page {page} differs at {}", again.lsn());
             }
         }
+        *made.lock().expect("no panic inside") = Some((again.lsn(), whole));
     }));
     threads.into_iter().for_each(|thread| thread.join().expect("a thread"));
     world.settle();
+    let (lsn, pages) = whole.lock().expect("no panic inside").take().expect("it was made");
+    if lsn == world.db.read().expect("a snapshot").lsn() {
+        compare(&world, &pages);
+    }
+}
+
+/// Compares pages with what readers see, but for the inside of runs.
+fn compare(world: &World, pages: &Pages) {
+    for (&page, bytes) in pages {
+        if bytes[4..8] == page.to_le_bytes() {
+            let seen = world.db.page(PageId(page)).expect("a page");
+            assert!(seen.bytes == *bytes, "page {page} differs from what readers see");
+        }
+    }
 }
 
 /// Reads a copy to its end, which verifies that no page is newer than it.
-fn read(copy: &mut PageCopy, pages: &mut BTreeMap<u32, Vec<u8>>) {
+fn read(copy: &mut PageCopy, pages: &mut Pages) {
     let mut bytes = Vec::new();
     loop {
         let next = copy.next(&mut bytes, PAGE_SIZE * draw(1..4));

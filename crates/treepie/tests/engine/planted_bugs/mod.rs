@@ -67,6 +67,7 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::BothMetas, "model", checks::model),
     (Planted::InstalledNotSynced, "cut installations", cut_installations),
     (Planted::InstallingNotNoted, "cut installations", cut_installations),
+    (Planted::KeptLeftOut, "copies under load", copies::under_load),
     (Planted::NoHandOver, "copies under load", copies::under_load),
     (Planted::HandOverAfterWrite, "copies under load", copies::under_load),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
