@@ -26,6 +26,9 @@ pub const TEMPLATES: [&[u8]; 4] = [
 const KEY: [u8; 32] = [0x5a; 32];
 /// Edits and frames that one input makes at most.
 const EDITS_MAX: usize = 32;
+/// Length from which on a stream is not made longer: a frame that takes in all others and is repeated
+/// doubles it.
+const STREAM_LEN_MAX: usize = 1 << 20;
 
 /// Checksums are not made right again.
 pub const IS_ROTTEN: u8 = 4;
@@ -119,7 +122,7 @@ fn read(stream: &[u8], threads: usize) -> Reading {
 
 fn edit(stream: &mut Vec<u8>, input: &mut Input<'_>) {
     for _ in 0..EDITS_MAX {
-        if input.is_empty() {
+        if input.is_empty() || stream.len() > STREAM_LEN_MAX {
             break;
         }
         let what = input.u8();
@@ -219,7 +222,8 @@ mod tests {
     fn seeds_reach_whole_streams_and_the_content_of_made_frames() {
         let readings: Vec<Reading> = seeds().iter().map(|seed| run(seed)).collect();
         let whole = readings.iter().filter(|reading| reading.summary.is_some()).count();
-        assert!(whole >= 2 * TEMPLATES.len(), "{whole} of {}", readings.len());
+        let readable = TEMPLATES.len() - usize::from(!cfg!(feature = "encryption"));
+        assert!(whole >= 2 * readable, "{whole} of {}", readings.len());
         let made: Vec<usize> =
             readings.iter().rev().take(2).map(|reading| reading.pieces).collect();
         assert_eq!(made, [1, 1], "a record, and a page");
