@@ -63,7 +63,8 @@ impl StreamOptions {
     }
 
     /// Whether the threads that compress have a lower priority than other threads, so that a busy database
-    /// loses little to a backup, which takes longer. Default: yes. Linux only; not the calling thread.
+    /// loses less to a backup, which takes longer: very long where no processor is ever idle. Default: yes.
+    /// On Linux only, and not for the calling thread.
     #[must_use]
     pub fn background(mut self, background: bool) -> StreamOptions {
         self.is_background = background;
