@@ -46,6 +46,7 @@ impl Context {
             key_len: usize::from(options.key_len),
             value_len: options.value_len,
             shape: options.keys,
+            values: options.values,
             seed: options.seed,
         };
         let setup = Setup {
@@ -159,6 +160,14 @@ pub fn write_until_killed(options: &Options, engine: &str) -> Result<()> {
     let lanes = lanes(dir);
     let lane = lanes.iter().find(|lane| lane.name() == engine).ok_or("no such engine")?;
     lane.write_until_killed(&Context::new(options.clone(), dir), dir)
+}
+
+/// Backs up the database of one engine in the folder of `--dir`, and prints the memory that it took.
+pub fn measure_backup(options: &Options, engine: &str) -> Result<()> {
+    let dir = options.dir.as_deref().ok_or("the folder is missing")?;
+    let lanes = lanes(dir);
+    let lane = lanes.iter().find(|lane| lane.name() == engine).ok_or("no such engine")?;
+    lane.measure_backup(&Context::new(options.clone(), dir), dir)
 }
 
 /// All engines of this build.

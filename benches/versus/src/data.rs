@@ -11,6 +11,15 @@ pub enum KeyShape {
     Counted,
 }
 
+/// How values look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ValueShape {
+    /// Noise, in which no compression finds anything.
+    Noise,
+    /// English words in a random order.
+    Text,
+}
+
 /// The entries of a database, by number.
 #[derive(Clone, Copy, Debug)]
 pub struct Entries {
@@ -22,6 +31,8 @@ pub struct Entries {
     pub value_len: usize,
     /// How keys look.
     pub shape: KeyShape,
+    /// How values look.
+    pub values: ValueShape,
     /// What everything is made from.
     pub seed: u64,
 }
@@ -55,7 +66,11 @@ impl Entries {
     /// Writes the value of entry `number` into `value`; it differs for each `generation`.
     pub fn value(&self, number: u64, generation: u64, value: &mut Vec<u8>) {
         value.resize(self.value_len, 0);
-        fill(mix(self.seed ^ generation.rotate_left(40)) ^ number, value);
+        let seed = mix(self.seed ^ generation.rotate_left(40)) ^ number;
+        match self.values {
+            ValueShape::Noise => fill(seed, value),
+            ValueShape::Text => fill_with_words(seed, value),
+        }
     }
 
     /// Bytes of a prefix that about 1,000 keys share (or fewer, in a small database).
@@ -85,6 +100,87 @@ pub fn fill(seed: u64, bytes: &mut [u8]) {
     let mut random = Random::new(seed);
     for chunk in bytes.chunks_mut(8) {
         chunk.copy_from_slice(&random.next().to_le_bytes()[..chunk.len()]);
+    }
+}
+
+/// Words that text is made of; those in front come more often.
+const WORDS: [&str; 64] = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "it",
+    "was",
+    "for",
+    "on",
+    "are",
+    "with",
+    "they",
+    "be",
+    "at",
+    "one",
+    "have",
+    "this",
+    "from",
+    "or",
+    "had",
+    "by",
+    "not",
+    "but",
+    "some",
+    "what",
+    "there",
+    "we",
+    "can",
+    "out",
+    "other",
+    "were",
+    "which",
+    "their",
+    "time",
+    "will",
+    "how",
+    "said",
+    "each",
+    "tell",
+    "does",
+    "three",
+    "want",
+    "well",
+    "also",
+    "play",
+    "small",
+    "end",
+    "magpie",
+    "river",
+    "branch",
+    "forest",
+    "morning",
+    "winter",
+    "northern",
+    "migration",
+    "feather",
+    "nesting",
+    "observed",
+    "population",
+    "distribution",
+    "species",
+    "habitat",
+    "woodland",
+];
+
+/// Fills `bytes` with words.
+fn fill_with_words(seed: u64, bytes: &mut [u8]) {
+    let mut random = Random::new(seed);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let [a, b] = [random.below(64), random.below(64)];
+        let words = WORDS[(a * b / 64) as usize].bytes().chain([b' ']);
+        let mut len = 0;
+        rest.iter_mut().zip(words).for_each(|(byte, word)| (*byte, len) = (word, len + 1));
+        rest = &mut rest[len..];
     }
 }
 
@@ -160,8 +256,14 @@ impl Shuffle {
 mod tests {
     use super::*;
 
-    const SPREAD: Entries =
-        Entries { count: 10_000, key_len: 24, value_len: 150, shape: KeyShape::Spread, seed: 1 };
+    const SPREAD: Entries = Entries {
+        count: 10_000,
+        key_len: 24,
+        value_len: 150,
+        shape: KeyShape::Spread,
+        values: ValueShape::Noise,
+        seed: 1,
+    };
 
     #[test]
     fn keys_ascend_with_their_number_in_both_shapes() {
@@ -197,6 +299,19 @@ mod tests {
         assert_ne!(a, b);
         SPREAD.value(2, 0, &mut b);
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn text_is_words_and_differs_by_number_too() {
+        let entries = Entries { values: ValueShape::Text, ..SPREAD };
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        entries.value(1, 0, &mut a);
+        entries.value(2, 0, &mut b);
+        assert_ne!(a, b);
+        let text = String::from_utf8(a).unwrap();
+        let mut words: Vec<&str> = text.split(' ').collect();
+        words.pop();
+        assert!(words.len() > 10 && words.iter().all(|word| WORDS.contains(word)), "{text}");
     }
 
     #[test]

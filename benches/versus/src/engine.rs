@@ -23,6 +23,24 @@ pub struct Setup {
     pub large_values: bool,
 }
 
+/// How a backup is made, and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct BackupRequest<'a> {
+    /// Whether the engine's way to a smaller one is taken: compression, or leaving free pages out.
+    pub is_packed: bool,
+    /// The file that it goes to, which is made anew. Without one it goes through memory to nowhere.
+    pub file: Option<&'a Path>,
+}
+
+/// What a backup has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Bytes of pages that it holds.
+    pub page_bytes: u64,
+    /// Bytes that it takes.
+    pub stored_bytes: u64,
+}
+
 /// A commit under way: waits for it.
 pub type Pending<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
@@ -51,6 +69,25 @@ pub trait Engine: Sized + Send + Sync {
     /// Hands over one put and returns before it is durable, if the engine can do that.
     fn submit(&self, _key: &[u8], _value: &[u8]) -> Result<Option<Pending<'_>>> {
         Ok(None)
+    }
+    /// Whether it can be backed up while it is open.
+    fn can_back_up(&self) -> bool {
+        false
+    }
+    /// Backs up the database as it is now, beside readers and writers, if the engine can do that. The
+    /// file is not synced.
+    fn back_up(&self, _request: BackupRequest<'_>) -> Result<Option<Backup>> {
+        Ok(None)
+    }
+    /// Backs up what has changed since the last backup, packed and to nowhere, if the engine can do
+    /// that.
+    fn back_up_changes(&self) -> Result<Option<Backup>> {
+        Ok(None)
+    }
+    /// Makes a database in a folder that is not there of a backup that was packed into a file, synced,
+    /// and checked on demand. Whether the engine has a call for it.
+    fn restore(_file: &Path, _dir: &Path, _is_checked: bool) -> Result<bool> {
+        Ok(false)
     }
     /// Closes the database.
     fn close(self) -> Result<()>;

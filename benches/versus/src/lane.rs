@@ -11,7 +11,8 @@ use crate::{
     engine::Engine,
     measure::{Figure, Limit},
     workloads::{
-        Home, Workload, beside, checkpoint, churn, kill, load, read, threads, values, write,
+        Home, Workload, backup, backup_memory, beside, checkpoint, churn, kill, load, read,
+        threads, values, write,
     },
 };
 
@@ -21,6 +22,8 @@ pub trait Lane {
     fn name(&self) -> &'static str;
     /// Runs a workload once.
     fn turn(&mut self, workload: Workload, context: &Context, round: u32) -> Result<Vec<Figure>>;
+    /// Backs up the database in a folder, and prints how much memory that has taken.
+    fn measure_backup(&self, context: &Context, dir: &Path) -> Result<()>;
     /// Writes into a folder until this process is killed.
     fn write_until_killed(&self, context: &Context, dir: &Path) -> Result<()>;
     /// Closes all databases.
@@ -112,18 +115,32 @@ impl<E: Engine + 'static> Lane for EngineLane<E> {
         if workload == Workload::LoadRandom {
             return filled.load(context);
         }
+        let dir = filled.dir.clone();
         let engine = filled.open(context)?;
+        if workload == Workload::BackupMemory {
+            let can_back_up = engine.can_back_up();
+            filled.close()?;
+            return if can_back_up {
+                backup_memory::turn(E::NAME, &dir, context)
+            } else {
+                Ok(Vec::new())
+            };
+        }
         if !workload.writes_on() {
-            return filled_turn(engine, workload, context, round);
+            return filled_turn(engine, &dir, workload, context, round);
         }
         if self.warm != Some(workload) {
-            filled_turn(engine, workload, &context.while_warming(), round)?;
+            filled_turn(engine, &dir, workload, &context.while_warming(), round)?;
             engine.settle()?;
             self.warm = Some(workload);
         }
-        let figures = filled_turn(engine, workload, context, round)?;
+        let figures = filled_turn(engine, &dir, workload, context, round)?;
         engine.settle()?;
         Ok(figures)
+    }
+
+    fn measure_backup(&self, context: &Context, dir: &Path) -> Result<()> {
+        backup_memory::measure::<E>(dir, context)
     }
 
     fn write_until_killed(&self, context: &Context, dir: &Path) -> Result<()> {
@@ -157,11 +174,15 @@ fn scratch_turn<E: Engine>(
 /// A turn of a workload that runs on a database with all its entries.
 fn filled_turn<E: Engine>(
     engine: &E,
+    dir: &Path,
     workload: Workload,
     context: &Context,
     round: u32,
 ) -> Result<Vec<Figure>> {
     use Workload as W;
+    if workload.is_of_backups() {
+        return backup::turn(engine, dir, workload, context, round);
+    }
     match workload {
         W::Get1 => read::gets(engine, context, round, 1),
         W::Get2 => read::gets(engine, context, round, 2),

@@ -45,6 +45,9 @@ fn run(options: Options) -> Result<()> {
     if let Some(engine) = &options.write_until_killed {
         return contest::write_until_killed(&options, engine);
     }
+    if let Some(engine) = &options.measure_backup {
+        return contest::measure_backup(&options, engine);
+    }
     if options.list {
         print!("{}", group::list());
         return Ok(());

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::Path,
     sync::{
         Mutex,
@@ -11,7 +12,7 @@ use std::{
 
 use crate::{
     Result,
-    engine::{Batch, Engine, Pending, Setup, Tally, View},
+    engine::{Backup, BackupRequest, Batch, Engine, Pending, Setup, Tally, View},
 };
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -68,6 +69,30 @@ impl Engine for Memory {
     fn submit(&self, key: &[u8], value: &[u8]) -> Result<Option<Pending<'_>>> {
         let (key, value) = (key.to_vec(), value.to_vec());
         Ok(Some(Box::new(move || self.write(|batch| batch.put(&key, &value)))))
+    }
+
+    fn can_back_up(&self) -> bool {
+        true
+    }
+
+    fn back_up(&self, request: BackupRequest<'_>) -> Result<Option<Backup>> {
+        if let Some(path) = request.file {
+            fs::write(path, b"a backup")?;
+        }
+        Ok(Some(Backup {
+            page_bytes: 8000,
+            stored_bytes: if request.is_packed { 4000 } else { 8000 },
+        }))
+    }
+
+    fn back_up_changes(&self) -> Result<Option<Backup>> {
+        Ok(Some(Backup { page_bytes: 80, stored_bytes: 40 }))
+    }
+
+    fn restore(file: &Path, dir: &Path, _is_checked: bool) -> Result<bool> {
+        assert!(file.exists() && !dir.exists());
+        fs::create_dir(dir)?;
+        Ok(true)
     }
 
     fn close(self) -> Result<()> {

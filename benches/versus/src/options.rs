@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use crate::{
-    data::KeyShape,
+    data::{KeyShape, ValueShape},
     workloads::{Workload, group::Selection},
 };
 
@@ -25,6 +25,9 @@ pub struct Options {
     /// How keys look.
     #[arg(long, value_enum, default_value_t = KeyShape::Spread)]
     pub keys: KeyShape,
+    /// How values look. Those of the workloads of large values are noise.
+    #[arg(long, value_enum, default_value_t = ValueShape::Noise)]
+    pub values: ValueShape,
     /// Value length in bytes.
     #[arg(long, default_value_t = 150)]
     pub value_len: usize,
@@ -103,6 +106,10 @@ pub struct Options {
     /// For the process that is to be killed: the engine to write with, in the folder of `--dir`.
     #[arg(long, hide = true, requires = "dir")]
     pub write_until_killed: Option<String>,
+    /// For the process whose memory is measured: the engine whose database in the folder of `--dir` it
+    /// backs up.
+    #[arg(long, hide = true, requires = "dir")]
+    pub measure_backup: Option<String>,
 }
 
 impl Options {

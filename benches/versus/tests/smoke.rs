@@ -66,7 +66,17 @@ fn every_workload_runs_on_every_engine_and_cleans_up() {
     }
     let lines_drawn = fs::read_to_string(&plot).unwrap().matches("<polyline").count();
     assert_eq!(lines_drawn, 2 * engines.len() + 1, "two per engine, and the bare file's");
+    let backups = ["backup-plain", "backup-cat", "backup-file-packed-size", "backup-memory"];
+    for row in backups.into_iter().chain(["backup-beside-put-64-share"]) {
+        for engine in ["lmdb", "treepie", "sqlite"].iter().filter(|name| engines.contains(name)) {
+            let start = format!(r#"{{"workload":"{row}","engine":"{engine}","value":"#);
+            assert!(lines.lines().any(|line| line.starts_with(&start)), "{row} of {engine}");
+        }
+    }
     if cfg!(feature = "treepie") {
+        for row in ["increment-bytes", "restore-checked", "restore-memory"] {
+            assert!(table.contains(&format!("| {row} ")), "{row} is not in\n{table}");
+        }
         assert!(table.contains("| checkpoint-batch-1000-stall "), "{table}");
     }
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "the databases were not removed");

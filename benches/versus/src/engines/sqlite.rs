@@ -11,18 +11,24 @@
 //!   writer.
 //! - There is no append mode: a sorted load is a load in sorted order.
 //! - Settling is a checkpoint that empties the log.
+//! - A backup is that of the online backup API, all pages in one step, as `.backup` of the shell does;
+//!   to nowhere it is a database in memory. Packed it is `VACUUM INTO`, which needs a file.
 
 use std::{
     cell::RefCell,
+    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
 };
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{
+    CachedStatement, Connection, OptionalExtension, TransactionBehavior,
+    backup::{self, StepResult},
+};
 
 use crate::{
     Result,
-    engine::{Batch, Engine, Setup, Tally, View},
+    engine::{Backup, BackupRequest, Batch, Engine, Setup, Tally, View},
 };
 
 const GET: &str = "SELECT value FROM entries WHERE key = ?1";
@@ -63,6 +69,15 @@ impl Sqlite {
 
     fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
         mutex.lock().map_err(|_| "another thread panicked".into())
+    }
+}
+
+/// Copies all pages of one database into another.
+fn copy(source: &Connection, mut target: Connection) -> Result<()> {
+    let copying = backup::Backup::new(source, &mut target)?;
+    match copying.step(-1)? {
+        StepResult::Done => Ok(()),
+        _ => Err("a backup in one step did not end".into()),
     }
 }
 
@@ -109,6 +124,33 @@ impl Engine for Sqlite {
     fn settle(&self) -> Result<()> {
         let connection = Sqlite::lock(&self.writer)?;
         Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
+    fn can_back_up(&self) -> bool {
+        true
+    }
+
+    fn back_up(&self, request: BackupRequest<'_>) -> Result<Option<Backup>> {
+        let source = Sqlite::connect(&self.path, self.setup)?;
+        if let Some(path) = request.file
+            && path.exists()
+        {
+            fs::remove_file(path)?;
+        }
+        match (request.is_packed, request.file) {
+            (true, Some(path)) => {
+                let path = path.to_str().ok_or("the path is not UTF-8")?;
+                source.execute("VACUUM INTO ?1", [path])?;
+            }
+            (true, None) => return Ok(None),
+            (false, Some(path)) => copy(&source, Connection::open(path)?)?,
+            (false, None) => copy(&source, Connection::open_in_memory()?)?,
+        }
+        let bytes = match request.file {
+            Some(path) => fs::metadata(path)?.len(),
+            None => fs::metadata(&self.path)?.len(),
+        };
+        Ok(Some(Backup { page_bytes: bytes, stored_bytes: bytes }))
     }
 
     fn close(self) -> Result<()> {

@@ -3,14 +3,24 @@
 //! - A commit that returned is durable: the default. Writes of several threads are merged.
 //! - Pages have the default size unless `--page-size` is given.
 //! - There is no append mode: inserts in ascending order fill pages by themselves.
+//! - A packed backup is compressed at level 1, a plain one not at all; both with a thread for each
+//!   processor, and all pages verified.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
-use treepie::{Database, Options, Tree, TreeMut, WriteTxn};
+use treepie::{Base, Database, Options, Tree, TreeMut, WriteTxn};
+use treepie_snapshot::{
+    BackupOptions, Control, RestoreOptions, StreamOptions, StreamSummary, backup, restore,
+};
 
 use crate::{
     Result,
-    engine::{Batch, Engine, Pending, Setup, Tally, View},
+    engine::{Backup, BackupRequest, Batch, Engine, Pending, Setup, Tally, View},
 };
 
 const ENTRIES: &str = "entries";
@@ -18,6 +28,8 @@ const ENTRIES: &str = "entries";
 /// An open Treepie database.
 pub struct Treepie {
     database: Database,
+    /// The last backup, for an increment on it.
+    base: Mutex<Option<Base>>,
 }
 
 /// The tree as of a snapshot.
@@ -30,6 +42,16 @@ pub struct TreepieBatch<'a> {
     tree: TreeMut<'a>,
 }
 
+impl Treepie {
+    fn finished(&self, summary: &StreamSummary) -> Backup {
+        let (lineage, last) = (summary.header.lineage, summary.last);
+        let base = Base { lineage, lsn: last.lsn, chain: last.chain };
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
+        let page_bytes = summary.page_count * summary.header.page_size as u64;
+        Backup { page_bytes, stored_bytes: summary.stored_len }
+    }
+}
+
 impl Engine for Treepie {
     const NAME: &'static str = "treepie";
     const HAS_CHECKPOINT: bool = true;
@@ -38,7 +60,7 @@ impl Engine for Treepie {
 
     fn open(dir: &Path, setup: Setup) -> Result<Treepie> {
         let options = Options::new().create(true).page_size(setup.page_size);
-        let treepie = Treepie { database: options.open(dir)? };
+        let treepie = Treepie { database: options.open(dir)?, base: Mutex::default() };
         treepie.write(|_| Ok(()))?;
         Ok(treepie)
     }
@@ -66,6 +88,34 @@ impl Engine for Treepie {
     fn settle(&self) -> Result<()> {
         self.database.checkpoint()?;
         Ok(())
+    }
+
+    fn can_back_up(&self) -> bool {
+        true
+    }
+
+    fn back_up(&self, request: BackupRequest<'_>) -> Result<Option<Backup>> {
+        let level = if request.is_packed { 1 } else { 0 };
+        let options = BackupOptions::new().stream(StreamOptions::new().level(level));
+        let control = Control::new();
+        let report = match request.file {
+            Some(path) => backup(&self.database, File::create(path)?, &options, control)?.1,
+            None => backup(&self.database, io::sink(), &options, control)?.1,
+        };
+        Ok(Some(self.finished(&report.summary)))
+    }
+
+    fn back_up_changes(&self) -> Result<Option<Backup>> {
+        let base = *self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let options = BackupOptions::new().base(base.ok_or("there is no backup to build on")?);
+        let (_, report) = backup(&self.database, io::sink(), &options, Control::new())?;
+        Ok(Some(self.finished(&report.summary)))
+    }
+
+    fn restore(file: &Path, dir: &Path, is_checked: bool) -> Result<bool> {
+        let options = RestoreOptions::new().check(is_checked);
+        restore(File::open(file)?, dir, &options, Control::new())?;
+        Ok(true)
     }
 
     fn close(self) -> Result<()> {

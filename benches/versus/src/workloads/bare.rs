@@ -3,6 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
+    io::{Read, Write},
     os::unix::fs::FileExt,
     path::Path,
     time::Instant,
@@ -12,7 +13,7 @@ use crate::{
     Result,
     contest::Context,
     data::fill,
-    measure::{Figure, Limit, latencies},
+    measure::{Figure, Limit, Unit, latencies},
     workloads::{
         Workload,
         values::{self, Size},
@@ -30,6 +31,7 @@ pub fn turn(workload: Workload, context: &Context) -> Result<Vec<Figure>> {
     let path = context.home.join(NAME);
     let figures = match workload {
         Workload::Puts1 => overwrites(&path, context)?,
+        Workload::Restore => copied(&path, context)?,
         Workload::Large64K => large(&path, context, values::KIB_64)?,
         Workload::Large1M => large(&path, context, values::MIB_1)?,
         Workload::Large4M => large(&path, context, values::MIB_4)?,
@@ -71,6 +73,27 @@ fn large(path: &Path, context: &Context, size: Size) -> Result<Vec<Figure>> {
         file.write_all_at(value, number % count * len)?;
         Ok(file.sync_data()?)
     })
+}
+
+/// Copies a file of the length of all entries, and syncs the copy.
+fn copied(path: &Path, context: &Context) -> Result<Vec<Figure>> {
+    let size = context.entries.count * (context.entries.key_len + context.entries.value_len) as u64;
+    written_file(path, size)?;
+    let copy = path.with_extension("copy");
+    let (mut source, mut target) = (File::open(path)?, File::create(&copy)?);
+    let mut buffer = vec![0; 1 << 20];
+    let start = Instant::now();
+    loop {
+        match source.read(&mut buffer)? {
+            0 => break,
+            len => target.write_all(&buffer[..len])?,
+        }
+    }
+    target.sync_all()?;
+    let elapsed = start.elapsed();
+    std::fs::remove_file(copy)?;
+    let rate = size as f64 / 1e6 / elapsed.as_secs_f64();
+    Ok(vec![Figure::new("restore", rate, Unit::MegabytesPerSecond)])
 }
 
 /// A file of zeros that were written and synced, so that overwriting it allocates nothing.

@@ -45,6 +45,19 @@ const GROUPS: &[Group] = &[
         workloads: &["checkpoint-put-1", "checkpoint-batch-1000"],
     },
     Group { name: "values", minutes: 1.0, workloads: &["large-64k", "large-1m", "large-4m"] },
+    Group {
+        name: "backups",
+        minutes: 3.0,
+        workloads: &[
+            "backup",
+            "backup-file",
+            "restore",
+            "increment",
+            "backup-beside-put-1",
+            "backup-beside-put-64",
+            "backup-memory",
+        ],
+    },
     Group { name: "churn", minutes: 4.0, workloads: &["churn"] },
     Group { name: "recovery", minutes: 1.0, workloads: &["open-after-kill"] },
 ];

@@ -1,5 +1,7 @@
 //! The workloads: what is done, and how long.
 
+pub mod backup;
+pub mod backup_memory;
 pub mod bare;
 pub mod beside;
 pub mod checkpoint;
@@ -90,6 +92,28 @@ pub enum Workload {
     /// One value of 4 MiB per commit; also as engine `bare`.
     #[value(name = "large-4m")]
     Large4M,
+    /// Backups to nowhere, plain and packed; also reading the engine's files as they are.
+    #[value(name = "backup")]
+    Backup,
+    /// Backups into a file in the page cache, plain and packed; also their sizes.
+    #[value(name = "backup-file")]
+    BackupFile,
+    /// Databases made of a packed backup, without and with a check; also as engine `bare`, a file copied
+    /// and synced.
+    #[value(name = "restore")]
+    Restore,
+    /// Backups of what has changed when one page in a hundred has.
+    #[value(name = "increment")]
+    Increment,
+    /// Transactions of one put by one thread while backups are made, one after the other.
+    #[value(name = "backup-beside-put-1")]
+    BackupBesidePut1,
+    /// The same by 64 threads.
+    #[value(name = "backup-beside-put-64")]
+    BackupBesidePut64,
+    /// Most memory of a backup and of a restore, in a process of their own.
+    #[value(name = "backup-memory")]
+    BackupMemory,
     /// A random half of the entries removed, then inserted again, several times.
     Churn,
     /// Opening after the writing process was killed.
@@ -124,6 +148,8 @@ impl Workload {
                 Home::Loaded
             }
             W::GetBesidePut1 | W::GetBesidePut1000 => Home::Loaded,
+            W::Backup | W::BackupFile | W::Restore | W::Increment => Home::Loaded,
+            W::BackupBesidePut1 | W::BackupBesidePut64 | W::BackupMemory => Home::Loaded,
             W::LoadSorted | W::Large64K | W::Large1M | W::Large4M => Home::Scratch,
             W::Churn | W::OpenAfterKill => Home::Scratch,
             W::Puts1 | W::Puts8 | W::Puts64 | W::Puts256 | W::Submit2 => Home::Written,
@@ -133,10 +159,19 @@ impl Workload {
         }
     }
 
+    /// Whether it is one of those of backups.
+    pub fn is_of_backups(self) -> bool {
+        use Workload as W;
+        let at_once = matches!(self, W::Backup | W::BackupFile | W::Restore | W::Increment);
+        at_once || matches!(self, W::BackupBesidePut1 | W::BackupBesidePut64 | W::BackupMemory)
+    }
+
     /// Whether it writes to a database that outlives its turn: then it warms up before its first
     /// turn, and the database is settled after each.
     pub fn writes_on(self) -> bool {
-        let beside = matches!(self, Workload::GetBesidePut1 | Workload::GetBesidePut1000);
-        beside || self.home() == Home::Written
+        use Workload as W;
+        let beside = matches!(self, W::GetBesidePut1 | W::GetBesidePut1000);
+        let beside_backup = matches!(self, W::BackupBesidePut1 | W::BackupBesidePut64);
+        beside || beside_backup || self.home() == Home::Written
     }
 }

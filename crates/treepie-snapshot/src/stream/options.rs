@@ -16,6 +16,7 @@ pub struct StreamOptions {
     pub(super) level: i32,
     pub(super) threads: usize,
     pub(super) frame_len: usize,
+    pub(super) is_background: bool,
     pub(super) key: Option<Key>,
 }
 
@@ -25,6 +26,7 @@ impl Default for StreamOptions {
             level: LEVEL_DEFAULT,
             threads: threads_default(),
             frame_len: FRAME_LEN_DEFAULT,
+            is_background: true,
             key: None,
         }
     }
@@ -57,6 +59,15 @@ impl StreamOptions {
     #[must_use]
     pub fn frame_len(mut self, frame_len: usize) -> StreamOptions {
         self.frame_len = frame_len;
+        self
+    }
+
+    /// Whether the threads that compress have a lower priority than other threads, so that a busy database
+    /// loses less to a backup, which takes longer: very long where no processor is ever idle. Default: yes.
+    /// On Linux only, and not for the calling thread.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> StreamOptions {
+        self.is_background = background;
         self
     }
 

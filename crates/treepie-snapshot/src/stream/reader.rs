@@ -442,7 +442,9 @@ fn start_pool(
     };
     let rules = rules(header, coding);
     let unpackers = (0..threads).map(|_| Unpacker::new(rules, cipher.clone()));
-    let pool = unpackers.collect::<std::io::Result<Vec<_>>>().and_then(Pool::new);
+    let pool = unpackers
+        .collect::<std::io::Result<Vec<_>>>()
+        .and_then(|workers| Pool::new(workers, false));
     pool.map_err(|error| Error::io("start threads for", 0, error))
 }
 

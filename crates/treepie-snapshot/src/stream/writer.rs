@@ -395,6 +395,6 @@ fn start_pool(
     let stream = *coding.stream_id.first_chunk().expect("8 of 16 bytes");
     let packer = |_| Packer::new(stream, rules, options.level, cipher.clone());
     let packers = (0..threads).map(packer).collect::<std::io::Result<Vec<_>>>();
-    let pool = packers.and_then(Pool::new);
+    let pool = packers.and_then(|packers| Pool::new(packers, options.is_background));
     pool.map_err(|error| Error::io("start threads for", 0, error))
 }
