@@ -26,9 +26,6 @@ use crate::{
     stream::{Content, RecordBuffer, StreamReader},
 };
 
-/// The first page that a stream can have: those before it are meta pages.
-const FIRST_PAGE: PageId = PageId(2);
-
 /// A restore, stream by stream: a full one first. `restore` and its like are made of it.
 #[derive(Debug)]
 pub struct Restorer {
@@ -165,12 +162,17 @@ impl Restorer {
         }
         let base = (header.kind == StreamKind::Increment)
             .then_some(JournalPosition { lsn: header.base.lsn, chain: header.base.chain });
-        let first = self.installer.begin_pages(&state_of(header), base)?;
+        let coming = state_of(header);
         if base.is_none() {
             // Nothing is left of an earlier attempt, but for pages of this very stream.
             self.unproved.clear();
-            self.report.is_resumed = first > FIRST_PAGE;
+            let begun = |reached: &Reached| match reached {
+                Reached::Pages { coming, base: None, .. } => Some(*coming),
+                _ => None,
+            };
+            self.report.is_resumed &= begun(self.installer.reached()) == Some(coming);
         }
+        self.installer.begin_pages(&coming, base)?;
         Ok(PagesAre::Needed)
     }
 
