@@ -1,5 +1,6 @@
 //! A repository in a folder of a disk that loses power and fails.
 
+mod conflicts;
 mod failing_calls;
 mod full_disk;
 mod harness;
