@@ -4,5 +4,6 @@ mod conflicts;
 mod failing_calls;
 mod full_disk;
 mod harness;
+mod poisoned;
 mod power_cuts;
 mod readers;
