@@ -162,6 +162,8 @@ enum Planted {
     ForgetsNewest,
     /// What cannot be restored is counted among the last.
     CountsBroken,
+    /// A state is counted as often as there are snapshots of it.
+    CountsCopies,
 }
 
 fn plant(bug: Planted, kept: &mut Kept, entries: &[&Entry], policy: &Retention) {
@@ -188,6 +190,17 @@ fn plant(bug: Planted, kept: &mut Kept, entries: &[&Entry], policy: &Retention) 
             last.sort_by_key(|entry| (entry.stream.last_time_us, entry.stream.created_us));
             for entry in last.into_iter().take(broken.min(policy.last)) {
                 kept.remove(&entry.id);
+            }
+        }
+        Planted::CountsCopies => {
+            let is_broken = |e: &Entry| kept.get(&e.id).is_some_and(|w| w.contains(&Keep::Broken));
+            let snapshots = entries.iter().filter(|e| e.is_snapshot() && !is_broken(e));
+            let mut snapshots: Vec<_> = snapshots.collect();
+            snapshots.sort_by_key(|e| (e.stream.last_time_us, e.stream.created_us, e.id.clone()));
+            for entry in snapshots.iter().rev().skip(policy.last) {
+                if kept.get(&entry.id).is_some_and(|why| *why == only(Keep::Last)) {
+                    kept.remove(&entry.id);
+                }
             }
         }
     }
@@ -217,9 +230,11 @@ fn check_retention(
         all.iter().copied().filter(|entry| entry.is_snapshot()).filter(can_before).collect();
     snapshots.sort_by_key(|e| (e.stream.last_time_us, e.stream.created_us, e.id.clone()));
     snapshots.reverse();
+    let mut seen = BTreeSet::new();
+    let states: Vec<_> = snapshots.iter().copied().filter(|e| seen.insert(state(e))).collect();
 
     let mut promised: BTreeSet<(usize, u64)> = BTreeSet::new();
-    promised.extend(snapshots.iter().take(policy.last).map(|entry| state(entry)));
+    promised.extend(states.iter().take(policy.last).map(|entry| state(entry)));
     for (count, period) in
         [(policy.hourly, calendar::hour as fn(u64) -> u64), (policy.daily, calendar::day)]
     {
@@ -334,6 +349,7 @@ fn planted_bugs_of_retention_are_found() {
         Planted::NotTheNewest,
         Planted::ForgetsNewest,
         Planted::CountsBroken,
+        Planted::CountsCopies,
     ];
     for bug in bugs {
         let (mut runner, seed) = runner(13_003, 4000);

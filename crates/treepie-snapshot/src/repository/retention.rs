@@ -6,12 +6,16 @@
 //! - the last so many; all that are younger than an age; and always the newest state;
 //! - every point in time that is younger than an age, as far as it can be restored now.
 //!
+//! A state counts once, however many snapshots have it: a full stream that was made of an increment and
+//! what it builds on takes its place, and nightly ones of a database that nobody writes to take no place
+//! but one.
+//!
 //! What is kept keeps what it builds on: the cheapest way to each kept snapshot, and to where each run of
 //! kept records begins. What cannot be restored is not counted by any rule, so that it never takes
 //! the place of something that can. It is not removed either: whoever finds the missing file may
 //! put it back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use treepie::ids::Lsn;
 
@@ -26,7 +30,7 @@ use crate::calendar;
 /// What to keep. Rules add up: a snapshot that one of them names is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// The last so many snapshots.
+    /// The last so many snapshots of different states.
     pub last: usize,
     /// The newest snapshot of each of so many hours that have one.
     pub hourly: usize,
@@ -180,8 +184,34 @@ impl<'a> Keeper<'_, 'a> {
         restorable
     }
 
+    /// Of those, one for each state, in the order of the newest ones: a full stream if there is one.
+    fn one_for_each_state(&self) -> Vec<&'a Entry> {
+        let mut places = HashMap::new();
+        let mut chosen: Vec<&Entry> = Vec::new();
+        for entry in self.restorable() {
+            let stream = &entry.stream;
+            let (lineage, last) = (&stream.lineage, stream.last);
+            let branch = self.chains.branch(lineage).expect("it is in there");
+            match places.entry((branch, last.lsn, last.chain)) {
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(chosen.len());
+                    chosen.push(entry);
+                }
+                hash_map::Entry::Occupied(place) => {
+                    let before = &mut chosen[*place.get()];
+                    // Of several, the one that a restore would read: it is kept for the newest state.
+                    let rank = |entry: &Entry| (entry.stream.kind != Kind::Full, entry.bytes);
+                    if rank(entry) <= rank(before) {
+                        *before = entry;
+                    }
+                }
+            }
+        }
+        chosen
+    }
+
     fn snapshots(&mut self, policy: &Retention, now_us: u64) {
-        let restorable = self.restorable();
+        let restorable = self.one_for_each_state();
         let time = |entry: &Entry| entry.stream.last_time_us;
         let mut chosen: Vec<(&Entry, Keep)> = Vec::new();
         chosen.extend(restorable.iter().take(policy.last).map(|entry| (*entry, Keep::Last)));
@@ -311,5 +341,58 @@ impl<'a> Keeper<'_, 'a> {
         for entry in broken {
             self.keep(entry, Keep::Broken);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::testing::{entry, full, increment, lineage, time};
+
+    fn last(count: usize) -> Retention {
+        Retention { last: count, ..Retention::default() }
+    }
+
+    fn kept(policy: &Retention, entries: &[Entry]) -> Vec<(Kind, u64, u64)> {
+        let all: Vec<&Entry> = entries.iter().collect();
+        let kept = policy.apply(&all, time(1000)).expect("it has a rule");
+        let left = entries.iter().filter(|entry| kept.contains_key(&entry.id));
+        left.map(|e| (e.stream.kind, e.stream.last.lsn.0, e.bytes)).collect()
+    }
+
+    #[test]
+    fn squashed_full_takes_the_place_of_the_increment_that_it_was_made_of() {
+        let main = lineage(0);
+        let chain = [full(main, 10), increment(main, 10, 20), increment(main, 20, 30)];
+        let squashed = entry(Kind::Full, main, 0, 30, 1050);
+        let squashed_at = (Kind::Full, 30, 1050);
+        let mut entries = chain.to_vec();
+        entries.push(squashed);
+        assert_eq!(kept(&last(1), &entries), [squashed_at]);
+        let two = kept(&last(2), &entries);
+        assert_eq!(two, [(Kind::Full, 10, 1000), (Kind::Increment, 20, 100), squashed_at]);
+        let young = Retention { within_us: Some(time(1000)), ..Retention::default() };
+        assert_eq!(kept(&young, &entries), two, "the last increment has no state of its own");
+    }
+
+    #[test]
+    fn copies_of_one_state_leave_the_older_states_their_places() {
+        let main = lineage(0);
+        let mut entries = vec![full(main, 10), full(main, 20)];
+        entries.extend((0..5).map(|night| entry(Kind::Full, main, 0, 30, 1000 + night)));
+        let at = |lsn| (Kind::Full, lsn, 1000);
+        assert_eq!(kept(&last(3), &entries), [at(10), at(20), at(30)]);
+        assert_eq!(kept(&last(2), &entries), [at(20), at(30)]);
+    }
+
+    #[test]
+    fn states_of_different_histories_at_one_lsn_count_each() {
+        let (main, mut other) = (lineage(0), full(lineage(0), 30));
+        // A volume that was rolled back has the same lineage and another history.
+        other.stream.last.chain ^= 1;
+        other.id = "other".to_owned();
+        let entries = [full(main, 20), full(main, 30), other];
+        assert_eq!(kept(&last(2), &entries).len(), 2);
+        assert!(kept(&last(2), &entries).iter().all(|(_, lsn, _)| *lsn == 30));
     }
 }

@@ -119,8 +119,9 @@ impl RepositoryWriter {
     ///
     /// # Errors
     /// A stream that does not belong here: of another database, of another history of the same lineage,
-    /// an increment without its base. Nothing of it stays then. What the store says: then
-    /// the stream is in the repository as a whole, or not at all.
+    /// an increment without its base. Nothing of it stays then. What the store says, and
+    /// [`RepositoryError::Conflict`] where another writer was at work too: then the stream is in the
+    /// repository as a whole, or not at all.
     pub fn add(
         &mut self,
         new: NewStream,
@@ -142,13 +143,9 @@ impl RepositoryWriter {
         entry.bytes = writer.finish()?;
         let last = next.entries.last_mut().expect("it was added");
         last.bytes = entry.bytes;
-        let saved = self.save(next);
-        if let Err(RepositoryError::Conflict { .. }) = &saved
-            && let Err(error) = self.store.remove(&entry.file)
-        {
-            tracing::debug!(%error, "a stream without an entry stays");
-        }
-        saved.map(|()| entry)
+        // Whatever came in between, the file stays: whoever was faster may have written on from a manifest
+        // that names it already. If none does, it is an orphan.
+        self.save(next).map(|()| entry)
     }
 
     /// An increment must build on something that is here.

@@ -6,7 +6,8 @@
 //!
 //! Old versions are removed by and by. A writer that slept so long that version `n + 1` was made and
 //! removed in between could create it again, below the newest: so after writing, it looks whether its
-//! version is the newest.
+//! version is the newest. One that is not stays where it is: whoever wrote the newer one may have gone on
+//! from it, and it goes with the old ones.
 
 use super::{Name, Store, StoreError, read_small};
 
@@ -74,8 +75,9 @@ pub fn newest<T>(
     }
 }
 
-/// Writes version `number`; whether it is the newest, and ours. The bytes must hold something that
-/// no other writer's do.
+/// Writes version `number`; whether it is the newest, and ours. Where it is not, another writer was
+/// faster: ours is not there, or the newer one was made with it or without it. The bytes must hold
+/// something that no other writer's do.
 ///
 /// # Errors
 /// What the medium says: whether the version is there is not known then.
@@ -94,11 +96,7 @@ pub fn append(
             return Ok(false);
         }
     }
-    if numbers(store, folder)?.last() == Some(&number) {
-        return Ok(true);
-    }
-    store.remove(&name)?;
-    Ok(false)
+    Ok(numbers(store, folder)?.last() == Some(&number))
 }
 
 /// Removes all but the newest `keep` versions. What cannot be removed stays until the next time.

@@ -207,11 +207,17 @@ impl Archiver {
             let Some(since) = since else {
                 if self.fill()? {
                     since = Some(Instant::now());
+                } else if self.db.stats().poisoned_by.is_some() {
+                    // Says so, unless one more became durable before it.
+                    self.next = self.records.next_record()?;
                 } else {
                     let _there = self.records.wait(WAIT_MAX);
                 }
                 continue;
             };
+            if self.db.stats().poisoned_by.is_some() {
+                return Ok(true);
+            }
             let age = Duration::from_micros(self.options.policy.age_max_us);
             let left = age.saturating_sub(since.elapsed());
             let bytes = self.db.stats().record_bytes.saturating_sub(begin);
@@ -302,7 +308,11 @@ impl Archiver {
     /// Reads the next record, if there is one.
     fn fill(&mut self) -> Result<bool> {
         if self.next.is_none() {
-            self.next = self.records.next_record()?;
+            self.next = match self.records.next_record() {
+                // What was durable before is archived all the same.
+                Err(treepie::Error::Poisoned { .. }) => None,
+                next => next?,
+            };
         }
         Ok(self.next.is_some())
     }

@@ -316,6 +316,13 @@ impl Shared {
         if !self.stop() {
             return Ok(());
         }
+        let finished = self.finish();
+        // Only now: who follows the journal is to see what became durable last.
+        self.core.watch.close();
+        finished
+    }
+
+    fn finish(&self) -> Result<()> {
         let core = Arc::clone(&self.core);
         core.check_poison()?;
         core.pipeline.sync(&core)?;

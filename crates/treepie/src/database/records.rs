@@ -103,23 +103,28 @@ impl Database {
     }
 
     /// Waits until a commit above `lsn` is final and durable, at most for `timeout`; returns the newest
-    /// such LSN, which is not above `lsn` where there was none in time.
+    /// such LSN, which is not above `lsn` where there was none in time. None comes to a poisoned database
+    /// ([`Stats::poisoned_by`](crate::Stats::poisoned_by)): there it returns at once.
     pub fn wait_for_commit(&self, lsn: Lsn, timeout: Duration) -> Lsn {
         wait_for_commit(&self.shared.core, lsn, timeout)
     }
 }
 
 impl Records {
-    /// The next record, or none if there is no further one yet.
+    /// The next record, or none if there is no further one yet. Of a closed database it gives what is left:
+    /// see [`is_closed`](Records::is_closed).
     ///
     /// # Errors
+    /// [`Error::Poisoned`] after the last durable record of a poisoned database: no further one comes.
     /// [`Error::Trimmed`] when it is too far behind, so that the records were
     /// given up: begin anew with a copy of all pages. [`Error::Corrupt`],
     /// [`Error::JournalGap`], [`Error::Io`].
     pub fn next_record(&mut self) -> Result<Option<RawRecord>> {
         let pinned = self.core.journal.advance_pin(self.pin, self.last);
+        // Looked at before the watermark, which may have been raised once more until it was poisoned.
+        let poison = self.core.check_poison();
         if self.last >= final_lsn(&self.core) {
-            return pinned.map(|()| None);
+            return pinned.and(poison).map(|()| None);
         }
         pinned?;
         let stored = self.read();
@@ -146,10 +151,19 @@ impl Records {
         self.last
     }
 
-    /// Waits for a next record, at most for `timeout`; returns whether there is one.
+    /// Waits for a next record, at most for `timeout`; returns whether there is one. Returns at once
+    /// where none can come: [`next_record`](Records::next_record) fails then if the database is poisoned,
+    /// and [`is_closed`](Records::is_closed) says if it is closed.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         wait_for_commit(&self.core, self.last, timeout) > self.last
+    }
+
+    /// Whether the database was closed. What [`next_record`](Records::next_record) still gives after that
+    /// is all there will be, and dropping this unlocks the folder.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core.watch.is_closed()
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 mod reserve;
+mod trim;
 
 use crate::{
     error::{Damage, Error, Result, Structure},

@@ -43,7 +43,7 @@ impl Shared {
         if old.is_empty() {
             return self.fill_reserve_in_turn();
         }
-        let (mut spares, mut reserve) = (Vec::new(), None);
+        let (mut spares, mut reserve, mut failed) = (Vec::new(), None, Ok(()));
         for (done, live) in old.iter().enumerate() {
             let use_as = if needs_reserve && reserve.is_none() {
                 Some(RESERVE)
@@ -57,21 +57,35 @@ impl Shared {
                 Ok(spare) => spares.extend(spare),
                 Err(error) => {
                     self.shelf.lock().segments.splice(..0, old[done..].iter().copied());
-                    return Err(error);
+                    failed = Err(error);
+                    break;
                 }
             }
         }
-        // A spare is used again only once its old name is gone for good.
+        // What was made of those before a failure is kept all the same.
+        failed.and(self.shelve(spares, reserve))?;
+        self.fill_reserve_in_turn()
+    }
+
+    /// Keeps what segments have become for use again: each only once its old name is gone for good.
+    /// Where that is not sure they are removed, which no old name can hurt.
+    fn shelve(&self, mut spares: Vec<Spare>, reserve: Option<Spare>) -> Result<()> {
         let (disk, dir) = (&self.config.disk, &self.config.dir);
-        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        if let Err(source) = disk.sync_dir(dir) {
+            for spare in spares.into_iter().chain(reserve) {
+                if let Err(error) = self.remove_spare(spare) {
+                    tracing::warn!(%error, "a spare segment stays until the database is reopened");
+                }
+            }
+            return Err(Error::io("sync", dir)(source));
+        }
         let mut shelf = self.shelf.lock();
         if !spares.is_empty() {
             self.is_short.store(false, Ordering::Relaxed);
         }
         shelf.spares.append(&mut spares);
         shelf.reserve = shelf.reserve.take().or(reserve);
-        drop(shelf);
-        self.fill_reserve_in_turn()
+        Ok(())
     }
 
     /// See [`Journal::shrink`](super::Journal::shrink).

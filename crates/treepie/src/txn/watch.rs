@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{
     Condvar, Mutex,
-    atomic::{AtomicU64, Ordering::SeqCst, fence},
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
     deadline,
 };
 
@@ -12,6 +12,8 @@ use crate::sync::{
 #[derive(Debug, Default)]
 pub struct Watch {
     waiting: AtomicU64,
+    /// No commit will come any more.
+    closed: AtomicBool,
     turn: Mutex<()>,
     changed: Condvar,
 }
@@ -27,7 +29,19 @@ impl Watch {
         }
     }
 
-    /// Waits until `is_there`, at most for `timeout`; returns whether it is.
+    /// Ends all waits, for good: the database is closed.
+    pub fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.wake();
+    }
+
+    /// Whether the database is closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// Waits until `is_there`, at most for `timeout`, and not for a closed database; returns whether
+    /// it is.
     pub fn wait(&self, timeout: Duration, is_there: &dyn Fn() -> bool) -> bool {
         let until = deadline(Instant::now(), timeout);
         let mut turn = self.turn.lock();
@@ -35,7 +49,7 @@ impl Watch {
         self.waiting.store(self.waiting.load(SeqCst) + 1, SeqCst);
         fence(SeqCst);
         let mut found = is_there();
-        while !found {
+        while !found && !self.is_closed() {
             let now = Instant::now();
             if now >= until {
                 break;

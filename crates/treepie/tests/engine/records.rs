@@ -3,11 +3,11 @@
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use treepie::{Database, Durability, Error, Options, Records, ids::Lsn};
-use treepie_testkit::{Fault, SimDisk};
+use treepie_testkit::{Call, Fault, SimDisk};
 
 use crate::harness::{self, DIR, assert_says, file_options, insert, open_new};
 
@@ -144,6 +144,49 @@ fn who_waits_for_a_commit_is_woken_when_the_database_is_poisoned() {
         harness::write(&db, &[insert("t", "k", b"v")]).expect_err("the disk fails");
         assert_eq!(waiter.join().expect("it was woken"), before);
     });
+}
+
+#[test]
+fn who_follows_a_poisoned_database_is_told_after_its_last_durable_record() {
+    let disk = SimDisk::new(3);
+    let db = harness::options(&disk).open(DIR).expect("a new database");
+    let mut records = db.records(db.durable_lsn()).expect("they are kept");
+    let lsn = put(&db, "k", 10);
+    disk.fail(Fault::nth(0).of(Call::SyncData).on("journal").forever());
+    harness::write(&db, &[insert("t", "k", b"v")]).expect_err("the disk fails");
+    assert!(records.wait(LONG), "the record before is still to be read");
+    let last = records.next_record().expect("it is durable").expect("it is there");
+    assert_eq!((last.lsn, records.last()), (lsn, lsn));
+    for _ in 0..2 {
+        assert!(!records.wait(LONG), "no record comes any more");
+        let error = records.next_record().expect_err("nothing comes after it");
+        assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_record_is_woken_when_the_database_is_closed() {
+    let (dir, db) = open_new(&file_options());
+    let mut records = db.records(db.durable_lsn()).expect("they are kept");
+    let lsn = db.write_as(Durability::Memory, |tx| tx.tree("t")?.insert("k", "v"));
+    let lsn = lsn.expect("a commit").lsn;
+    let follower = thread::spawn(move || {
+        let mut found = Vec::new();
+        while !records.is_closed() {
+            // Which of both woke it does not matter.
+            let _ = records.wait(LONG);
+            found.append(&mut take_all(&mut records));
+        }
+        found.append(&mut take_all(&mut records));
+        assert!(!records.wait(LONG), "it does not sleep again");
+        found
+    });
+    let begun = Instant::now();
+    db.close().expect("it closes");
+    let found = follower.join().expect("it was woken");
+    assert!(begun.elapsed() < LONG, "it was woken by closing, and not by time");
+    assert_eq!(found.last(), Some(&lsn), "what closing made durable is seen");
+    drop(file_options().open(dir.path().join("db")).expect("the folder is unlocked"));
 }
 
 #[test]
