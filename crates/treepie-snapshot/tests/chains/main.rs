@@ -10,6 +10,7 @@ mod golden;
 mod planted;
 mod repositories;
 mod source;
+mod tasks;
 
 use std::env;
 
