@@ -260,7 +260,7 @@ pub fn snapshot_code(error: &SnapshotError) -> u8 {
         | SnapshotError::OutOfOrder { .. }
         | SnapshotError::Mismatch { .. }
         | SnapshotError::Restored { .. } => 3,
-        SnapshotError::Archive { .. } => 4,
+        SnapshotError::Archive { .. } | SnapshotError::Behind { .. } => 4,
         SnapshotError::Repository(error) if error.is_contention() => 5,
         SnapshotError::Repository(error) => match error {
             RepositoryError::ManifestDamaged { .. } | RepositoryError::FileMissing { .. } => 3,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use treepie::{Base, CopyOptions, Database, FoundDamage, PageCopy};
+use treepie::{Base, CopyOptions, CopyStep, Database, FoundDamage, PageCopy};
 
 use crate::{
     error::Result,
@@ -112,7 +112,7 @@ pub fn backup<W: Write>(
     options: &BackupOptions,
     control: Control,
 ) -> Result<(W, BackupReport)> {
-    Running::begin(db, out, options, control)?.run(&mut || Ok(()))
+    Running::begin(db, out, options, control)?.run()
 }
 
 /// A backup that has begun: its LSN is known.
@@ -154,21 +154,29 @@ impl<W: Write> Running<W> {
             created_us: copy.began_us(),
         };
         let total = copy.used_pages().saturating_mul(copy.page_size() as u64);
-        let control = control.total_if_unknown(base.is_none().then_some(total));
+        let control = control.total_if_unknown(Some(total));
         let meter = control.pace(io::sink());
         let writer = StreamWriter::new(out, header, &options.stream)?;
         Ok(Running { copy, meter, writer, position })
     }
 
-    /// Copies everything; `each` is called now and then, and may end it.
-    pub(crate) fn run(mut self, each: &mut dyn FnMut() -> Result<()>) -> Result<(W, BackupReport)> {
+    /// Copies everything.
+    pub(crate) fn run(mut self) -> Result<(W, BackupReport)> {
+        let page_size = self.copy.page_size() as u64;
         let mut chunk = Vec::new();
+        let mut noted = 0;
         loop {
             chunk.clear();
-            let Some(first) = self.copy.next(&mut chunk, CHUNK_LEN)? else { break };
-            self.meter.note(chunk.len() as u64)?;
-            self.writer.pages(first, &chunk)?;
-            each()?;
+            let step = self.copy.step(&mut chunk, CHUNK_LEN)?;
+            // What was read counts, also where an increment leaves it out.
+            let read = self.copy.pages_read();
+            self.meter.note((read - noted) * page_size)?;
+            noted = read;
+            match step {
+                CopyStep::Pages(first) => self.writer.pages(first, &chunk)?,
+                CopyStep::Nothing => {}
+                CopyStep::End => break,
+            }
         }
         let (out, summary) = self.writer.finish(self.position)?;
         self.meter.finish();

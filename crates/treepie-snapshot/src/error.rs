@@ -159,6 +159,17 @@ pub enum Error {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// The repository has a later state of this database than the database itself.
+    #[error(
+        "the repository has backups up to LSN {kept} and the database is at LSN {newest}: it is an older copy; restore the backups, which begins a lineage of its own, or make a full backup"
+    )]
+    #[non_exhaustive]
+    Behind {
+        /// The newest state in the repository.
+        kept: Lsn,
+        /// The newest commit of the database.
+        newest: Lsn,
+    },
     /// A stream that was verified is another one than the manifest says.
     #[error(
         "{file} in the repository {what}; verify tells what is whole, `forget` it and make a new backup"

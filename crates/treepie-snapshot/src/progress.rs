@@ -56,6 +56,11 @@ impl CancelToken {
         self.shared.is_cancelled.load(Ordering::Acquire)
     }
 
+    /// Whether it is a clone of the other one.
+    pub(crate) fn is_same(&self, other: &CancelToken) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Goes on unless it was cancelled.
     ///
     /// # Errors
@@ -141,6 +146,11 @@ impl Control {
         self
     }
 
+    /// The token that stops it.
+    pub(crate) fn token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+
     /// A reader or writer whose bytes are what is counted, slowed and stopped.
     pub fn pace<T>(self, inner: T) -> Paced<T> {
         let now = Instant::now();
@@ -191,6 +201,13 @@ impl<T> Paced<T> {
     /// Bytes that went through.
     pub fn bytes_done(&self) -> u64 {
         self.meter.done
+    }
+
+    /// Is not stopped by this token any more, because somebody else looks at it.
+    pub(crate) fn leave(&mut self, token: &CancelToken) {
+        if self.cancel.is_same(token) {
+            self.cancel = CancelToken::new();
+        }
     }
 
     fn report(&mut self, progress: &Progress) {

@@ -104,7 +104,7 @@ mod sync;
 mod tree;
 mod txn;
 
-pub use copy::{Base, CopyOptions, PageCopy};
+pub use copy::{Base, CopyOptions, CopyStep, PageCopy};
 pub use database::{
     CheckReport, CopyInfo, Database, JournalRecords, PageDump, Problem, RawRecord, ReaderInfo,
     RecordSummary, Records, Report, Stats, TreeReport,

@@ -49,8 +49,12 @@ fn snapshot(info: &SnapshotInfo) -> String {
     let base = info.base_lsn.map_or_else(|| "-".to_owned(), |lsn| lsn.to_string());
     let restore = info.restore_bytes.map_or_else(|| "NOT POSSIBLE".to_owned(), bytes);
     let time = utc(info.time_us);
+    let damage = match info.damage_count {
+        0 => String::new(),
+        count => format!("  DAMAGED: {count} places were left out"),
+    };
     format!(
-        "{:<16}  {:<9}  {:>12}  {:>10}  {:>10}  {:<19}  {:>11}  {:>11}  {}",
+        "{:<16}  {:<9}  {:>12}  {:>10}  {:>10}  {:<19}  {:>11}  {:>11}  {}{damage}",
         info.id,
         info.kind.to_string(),
         branch(info.epoch, info.forked_at),

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, process::Stdio};
 
 use serde_json::{Value, json};
+use treepie_snapshot::store::{LocalStore, Store};
 
 use crate::run::{Place, objects, wait_until};
 
@@ -288,15 +289,29 @@ fn repository_that_somebody_writes_to_is_refused_with_5() {
     let place = Place::new();
     place.fill("t", 2000);
     place.out(&["backup", "db", "repo/"]);
+    let store = LocalStore::new(place.path("repo"));
+    let lock = store.lock("test").unwrap();
+    let said = place.run(&["backup", "db", "repo", "--full"]);
+    assert!(said.failed(5).contains("is locked by"), "{}", said.err);
+    drop(lock);
+    place.out(&["backup", "db", "repo", "--full"]);
+}
+
+#[test]
+fn backup_that_takes_long_keeps_no_other_one_waiting() {
+    let place = Place::new();
+    place.fill("t", 2000);
+    place.out(&["backup", "db", "repo/"]);
     place.shell("cp -r db other").succeeded();
     let slow = ["backup", "db", "repo/", "--full", "--rate", "1K"];
     let mut child = place.command(&slow).stdout(Stdio::null()).spawn().unwrap();
     wait_until("the other backup begins", || streams(&place).len() == 2);
     let said = place.run(&["backup", "other", "repo", "--full"]);
+    let is_still_writing = child.try_wait().unwrap().is_none();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(said.failed(5).contains("is locked by"), "{}", said.err);
-    place.out(&["backup", "other", "repo", "--full"]);
+    said.succeeded();
+    assert!(is_still_writing);
 }
 
 #[test]

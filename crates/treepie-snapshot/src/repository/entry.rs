@@ -75,6 +75,9 @@ pub struct Description {
     pub compression: String,
     /// Which key it is encrypted with, if it is.
     pub key_id: Option<String>,
+    /// How many damaged places of the database were left out of it. Where there are any, it is for who
+    /// has nothing else, and no increment is put on it.
+    pub damage_count: u64,
 }
 
 impl Description {
@@ -173,6 +176,14 @@ pub(super) struct Stored {
     compression: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     key_id: Option<String>,
+    #[serde(skip_serializing_if = "is_none", default)]
+    damage_count: u64,
+}
+
+/// Whether a count is not worth saying.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl From<Entry> for Stored {
@@ -199,6 +210,7 @@ impl From<Entry> for Stored {
             digest: hex(&stream.digest),
             compression: stream.compression,
             key_id: stream.key_id,
+            damage_count: stream.damage_count,
         }
     }
 }
@@ -228,6 +240,7 @@ impl TryFrom<Stored> for Entry {
             digest: unhex(&stored.digest)?,
             compression: stored.compression,
             key_id: stored.key_id,
+            damage_count: stored.damage_count,
         };
         let file = Name::new(stored.file).map_err(|error| error.to_string())?;
         if file.folder() != Some(naming::FOLDER) {

@@ -51,6 +51,8 @@ pub struct SnapshotInfo {
     pub restore_bytes: Option<u64>,
     /// The key that it is encrypted with.
     pub key_id: Option<String>,
+    /// How many damaged places of the database were left out of it.
+    pub damage_count: u64,
     /// The file.
     pub file: String,
 }
@@ -136,6 +138,7 @@ fn info(entry: &Entry, restore_bytes: Option<u64>) -> SnapshotInfo {
         bytes: entry.bytes,
         restore_bytes,
         key_id: stream.key_id.clone(),
+        damage_count: stream.damage_count,
         file: entry.file.to_string(),
     }
 }

@@ -20,6 +20,7 @@
 //! of them.
 
 pub mod archive;
+mod base;
 mod chains;
 mod entry;
 mod error;

@@ -64,6 +64,7 @@ pub(crate) fn entry(kind: Kind, lineage: Lineage, base: u64, last: u64, bytes: u
         digest: [7; 32],
         compression: "none".to_owned(),
         key_id: None,
+        damage_count: 0,
     };
     let what = format!("{kind} {lineage:?} {base:?} {last} {bytes}");
     let id = hex(&blake3::hash(what.as_bytes()).as_bytes()[..8]);

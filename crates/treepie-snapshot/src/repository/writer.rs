@@ -43,6 +43,20 @@ impl NewStream {
         &self.file
     }
 
+    /// Begins a stream; the lock is not needed before it is added.
+    pub(super) fn begin(
+        store: &dyn Store,
+        kind: Kind,
+        base: Lsn,
+        last: Lsn,
+    ) -> Result<NewStream, RepositoryError> {
+        let random = store.random()?;
+        let id = hex(random.first_chunk::<8>().expect("16 bytes begin with 8"));
+        let file = naming::name_of(kind, base, last, store.now_us(), &id);
+        let writer = store.create(&file)?;
+        Ok(NewStream { id, file, kind, writer })
+    }
+
     /// Gives it up.
     pub fn abort(self) {
         self.writer.abort();
@@ -108,11 +122,7 @@ impl RepositoryWriter {
         last: Lsn,
     ) -> Result<NewStream, RepositoryError> {
         self.lock.renew()?;
-        let random = self.store.random()?;
-        let id = hex(random.first_chunk::<8>().expect("16 bytes begin with 8"));
-        let file = naming::name_of(kind, base, last, self.store.now_us(), &id);
-        let writer = self.store.create(&file)?;
-        Ok(NewStream { id, file, kind, writer })
+        NewStream::begin(&*self.store, kind, base, last)
     }
 
     /// Finishes a stream and enters it into the manifest. When it has returned `Ok`, both are durable.

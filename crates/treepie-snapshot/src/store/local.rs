@@ -192,7 +192,9 @@ impl Store for LocalStore {
         for name in files.iter().filter_map(|file| Name::new(format!("{folder}/{file}")).ok()) {
             // A file that is gone by now is as one that was never seen.
             if let Some(bytes) = self.len(&name)? {
-                items.push(Item { name, bytes, modified_us: None });
+                // Not knowing makes it as old as its name says.
+                let modified_us = self.disk.modified_us(&self.path(&name)).unwrap_or_default();
+                items.push(Item { name, bytes, modified_us });
             }
         }
         Ok(items)

@@ -78,6 +78,17 @@ impl StreamOptions {
         self
     }
 
+    /// Whether it encrypts.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// How that is read again which is written so.
+    pub(crate) fn to_read_again(&self) -> ReadOptions {
+        let read = ReadOptions::new().threads(1);
+        self.key.clone().map_or_else(|| read.clone(), |key| read.clone().keys(key))
+    }
+
     pub(super) fn check(&self, page_size: usize) -> Result<()> {
         if !(0..=LEVEL_MAX).contains(&self.level) {
             let reason = format!("{} is not a level from 0 to {LEVEL_MAX}", self.level);

@@ -2,13 +2,17 @@
 //!
 //! Between two files the repository is not locked. What is not archived yet stays in the journal, which
 //! the archive pins: a file is begun when there is enough for one, or when its oldest record is old
-//! enough, and then takes what is there.
+//! enough, and then takes what is there. Where that was more than a file, the next one is begun at once.
 
 use std::time::{Duration, Instant};
 
 use treepie::{Database, RawRecord, Records, ids::Lsn};
 
-use super::{describe, renewal::Renewal};
+use super::{
+    describe,
+    entering::{ENTER_WAIT_MAX, LOCKED_WAIT},
+    renewal::Renewal,
+};
 use crate::{
     error::{Error, Result},
     format::header::{Position, StreamHeader, StreamKind},
@@ -19,8 +23,6 @@ use crate::{
 
 /// Longest wait for records before the token is looked at, where nothing else ends it.
 const WAIT_MAX: Duration = Duration::from_millis(250);
-/// Wait before the repository is tried again that another writer has locked.
-const LOCKED_WAIT: Duration = Duration::from_millis(200);
 
 /// How an archive is written.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +104,10 @@ pub struct Archiver {
     next: Option<RawRecord>,
     /// Where the archive ends.
     last: Position,
+    /// More was there than went into the last file, or before the first one.
+    is_behind: bool,
+    /// Bytes of records that were committed when all of them had been read.
+    read_bytes: u64,
     meter: Paced<std::io::Sink>,
     report: ArchiveReport,
 }
@@ -161,6 +167,8 @@ impl Archiver {
             floor,
             next: None,
             last: after.unwrap_or_default(),
+            is_behind: false,
+            read_bytes: db.stats().record_bytes,
             meter: control.pace(std::io::sink()),
             report,
         };
@@ -175,6 +183,7 @@ impl Archiver {
             }
             let before = Lsn(record.lsn.0 - 1);
             archiver.last = Position { lsn: before, chain: record.chain_before };
+            archiver.is_behind = true;
         }
         Ok(archiver)
     }
@@ -185,23 +194,32 @@ impl Archiver {
         &self.report
     }
 
-    /// Archives until `cancel` says so, then what is left, and returns.
+    /// Archives until `cancel` says so, then what was committed by then, and returns. Where this is the
+    /// token of its [`Control`] too, it stops no file in the middle.
     ///
     /// # Errors
-    /// As [`write_file`](Archiver::write_file); a repository that is locked is waited for.
+    /// As [`write_file`](Archiver::write_file); a repository that is locked is waited for, in the end for
+    /// ten minutes at most.
     pub fn follow(mut self, cancel: &CancelToken) -> Result<ArchiveReport> {
+        self.meter.leave(cancel);
         while !cancel.is_cancelled() {
             if self.is_due(cancel)? {
-                self.write_when_unlocked(cancel)?;
+                self.write_when_unlocked(cancel, None)?;
             }
         }
-        while self.write_file()? {}
+        let end = self.db.durable_lsn();
+        let (begin, nobody) = (Instant::now(), CancelToken::new());
+        while self.last.lsn < end {
+            let left = ENTER_WAIT_MAX.saturating_sub(begin.elapsed());
+            if !self.write_when_unlocked(&nobody, Some((end, left)))? {
+                break;
+            }
+        }
         Ok(self.report)
     }
 
     /// Waits until there is a file to be written, or the token is cancelled.
     fn is_due(&mut self, cancel: &CancelToken) -> Result<bool> {
-        let begin = self.db.stats().record_bytes;
         let mut since: Option<Instant> = None;
         while !cancel.is_cancelled() {
             let Some(since) = since else {
@@ -220,8 +238,8 @@ impl Archiver {
             }
             let age = Duration::from_micros(self.options.policy.age_max_us);
             let left = age.saturating_sub(since.elapsed());
-            let bytes = self.db.stats().record_bytes.saturating_sub(begin);
-            if left.is_zero() || bytes >= self.options.policy.bytes_max {
+            let bytes = self.db.stats().record_bytes.saturating_sub(self.read_bytes);
+            if self.is_behind || left.is_zero() || bytes >= self.options.policy.bytes_max {
                 return Ok(true);
             }
             // Whoever commits a lot is seen in time: by then it is bytes, not the age, that count.
@@ -230,16 +248,24 @@ impl Archiver {
         Ok(false)
     }
 
-    fn write_when_unlocked(&mut self, cancel: &CancelToken) -> Result<()> {
+    /// Writes one file as soon as the repository is not locked, with records up to an LSN, in a time;
+    /// returns whether there was anything.
+    fn write_when_unlocked(
+        &mut self,
+        cancel: &CancelToken,
+        bound: Option<(Lsn, Duration)>,
+    ) -> Result<bool> {
+        let begin = Instant::now();
+        let is_late = || bound.is_some_and(|(_, time)| begin.elapsed() >= time);
         loop {
-            match self.write_file() {
-                Err(Error::Repository(error)) if error.is_contention() => {
+            match self.write_up_to(bound.map(|(last, _)| last)) {
+                Err(Error::Repository(error)) if error.is_contention() && !is_late() => {
                     tracing::info!(%error, "the archive waits for the repository");
                     if cancel.wait(LOCKED_WAIT).is_err() {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
-                written => return written.map(|_| ()),
+                written => return written,
             }
         }
     }
@@ -251,10 +277,14 @@ impl Archiver {
     /// [`Error::Repository`], [`Error::Io`], [`Error::Cancelled`]. Nothing of the file stays then, and the
     /// next call writes it anew.
     pub fn write_file(&mut self) -> Result<bool> {
+        self.write_up_to(None)
+    }
+
+    fn write_up_to(&mut self, last: Option<Lsn>) -> Result<bool> {
         if !self.fill()? {
             return Ok(false);
         }
-        let written = self.write();
+        let written = self.write(last.unwrap_or(Lsn(u64::MAX)));
         if written.is_err() {
             // Read again what did not come to be.
             self.next = None;
@@ -263,7 +293,7 @@ impl Archiver {
         written.map(|()| true)
     }
 
-    fn write(&mut self) -> Result<()> {
+    fn write(&mut self, last: Lsn) -> Result<()> {
         let mut writer = self.repository.writer("archive")?;
         let new = writer.create(Kind::Records, self.last.lsn, self.db.durable_lsn())?;
         let now = self.repository.store().now_us();
@@ -282,10 +312,10 @@ impl Archiver {
         let mut stream = StreamWriter::new(new, header, &self.options.stream)?;
         let mut cutter = Cutter::new(ArchivePolicy { age_max_us: u64::MAX, ..self.options.policy });
         let mut renewal = Renewal::new();
-        while self.fill()? {
+        while self.fill_or_count()? {
             let record = self.next.as_ref().expect("there is one");
             let len = record.bytes.len() as u64;
-            if cutter.cuts_before(len, now) {
+            if cutter.cuts_before(len, now) || record.lsn > last {
                 break;
             }
             cutter.added(len, now);
@@ -298,11 +328,25 @@ impl Archiver {
         let (new, summary) = stream.finish(position)?;
         let entry = writer.add(new, describe(&summary))?;
         self.last = summary.last;
+        self.is_behind = self.next.is_some();
         self.report.records += summary.record_count;
         self.report.raw_len += summary.raw_len;
         self.report.entries.push(entry);
         self.floor = self.db.records(self.last.lsn)?;
         Ok(())
+    }
+
+    /// Reads the next record; where there is none, notes what was committed up to then.
+    fn fill_or_count(&mut self) -> Result<bool> {
+        if self.fill()? {
+            return Ok(true);
+        }
+        let bytes = self.db.stats().record_bytes;
+        let is_there = self.fill()?;
+        if !is_there {
+            self.read_bytes = bytes;
+        }
+        Ok(is_there)
     }
 
     /// Reads the next record, if there is one.

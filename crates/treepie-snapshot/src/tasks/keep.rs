@@ -1,19 +1,23 @@
 //! Backups into a repository.
 
-use treepie::{Base, Database, Lineage, ids::Lsn};
+use treepie::{Base, Database, ids::Lsn};
 
-use super::{describe, renewal::Renewal};
+use super::{
+    describe,
+    entering::{enter, looked_at},
+};
 use crate::{
     backup::{BackupOptions, BackupReport, Running},
-    error::Result,
+    error::{Error, Result},
     progress::Control,
-    repository::{Entry, Kind, Manifest, Repository, RepositoryError},
+    repository::{Description, Entry, Kind, Repository, RepositoryError},
 };
 
 /// How much a backup holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// An increment on the newest backup of this lineage, a full backup where there is none.
+    /// An increment on the newest backup of this lineage that can be restored, a full backup where there
+    /// is none, or where the database cannot tell any more that it goes on from there.
     #[default]
     Auto,
     /// Everything.
@@ -32,11 +36,13 @@ pub struct Kept {
 }
 
 /// Writes a backup of `db` into a repository; none if nothing was committed since the newest one there.
-/// When it returns, the backup is durable and entered.
+/// When it returns, the backup is durable and entered. The repository is not locked while it is written:
+/// archives go on.
 ///
 /// # Errors
-/// Those of [`backup`](crate::backup()), and [`Error::Repository`](crate::Error::Repository): the lock is
-/// taken; the repository is another database's; there is nothing to put an increment on.
+/// Those of [`backup`](crate::backup()); [`Error::Behind`] where the repository is ahead of the database,
+/// unless all is asked for; [`Error::Repository`]: it stays locked; it is another database's; there is
+/// nothing to put an increment on.
 pub fn keep(
     db: &Database,
     repository: &Repository,
@@ -44,14 +50,12 @@ pub fn keep(
     options: &BackupOptions,
     control: Control,
 ) -> Result<Option<Kept>> {
-    let mut writer = repository.writer("backup")?;
+    let token = control.token();
+    let repository = looked_at(repository, "backup", &token)?;
     let base = match extent {
         Extent::Full => None,
-        Extent::Auto | Extent::Increment => newest(writer.manifest(), &db.lineage()),
+        Extent::Auto | Extent::Increment => base(db, &repository)?,
     };
-    if base.is_some_and(|base| base.lsn == db.durable_lsn()) {
-        return Ok(None);
-    }
     if base.is_none() && extent == Extent::Increment {
         return Err(RepositoryError::NoBase { base: Lsn(0) }.into());
     }
@@ -61,7 +65,7 @@ pub fn keep(
             let increment = options.clone().base(base);
             match db.copy_pages(increment.copy_options()) {
                 Ok(copy) => (increment, copy),
-                // It is of another history than its lineage says: a copy that was not forked.
+                // Of another history than its lineage says, or nobody knows: a copy that was not forked.
                 Err(error) if extent == Extent::Auto && is_base(&error) => {
                     tracing::warn!(%error, "a full backup is made instead of an increment");
                     (options.clone(), db.copy_pages(options.copy_options())?)
@@ -77,22 +81,26 @@ pub fn keep(
     if kind == Kind::Increment && copy.lsn() == base_lsn {
         return Ok(None);
     }
-    let new = writer.create(kind, base_lsn, copy.lsn())?;
-    let running = Running::of_copy(copy, new, &options, control)?;
-    let mut renewal = Renewal::new();
-    let (new, report) = running.run(&mut || renewal.tick(&mut writer))?;
-    let entry = writer.add(new, describe(&report.summary))?;
+    let new = repository.create(kind, base_lsn, copy.lsn())?;
+    let (new, report) = Running::of_copy(copy, new, &options, control)?.run()?;
+    let damage_count = report.damage_count;
+    let description = Description { damage_count, ..describe(&report.summary) };
+    let entry = enter(&repository, "backup", &token, new, description)?;
     Ok(Some(Kept { entry, report }))
 }
 
-/// The newest backup of a lineage.
-fn newest(manifest: &Manifest, lineage: &Lineage) -> Option<Base> {
-    let own = manifest
-        .entries
-        .iter()
-        .filter(|entry| entry.is_snapshot() && entry.stream.lineage == *lineage);
-    let last = own.map(|entry| entry.stream.last).max()?;
-    Some(Base { lineage: *lineage, lsn: last.lsn, chain: last.chain })
+/// The newest backup that an increment of this database can be put on and restored with.
+fn base(db: &Database, repository: &Repository) -> Result<Option<Base>> {
+    let lineage = db.lineage();
+    let entries = repository.manifest().entries.iter();
+    let own = entries.filter(|entry| entry.is_snapshot() && entry.stream.lineage == lineage);
+    let kept = own.map(|entry| entry.stream.last.lsn).max().unwrap_or_default();
+    let newest = db.read()?.lsn();
+    if kept > newest {
+        return Err(Error::Behind { kept, newest });
+    }
+    let base = repository.newest_base(&lineage)?;
+    Ok(base.map(|base| Base { lineage, lsn: base.lsn, chain: base.chain }))
 }
 
 fn is_base(error: &treepie::Error) -> bool {

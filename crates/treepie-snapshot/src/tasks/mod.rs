@@ -1,10 +1,12 @@
 //! DATABASES <-> REPOSITORIES: what people do with backups that are kept.
 //!
-//! Each task takes the lock of the repository for as long as it writes to it, and says so now and then:
-//! a lock that nobody renews is another's after a while.
+//! Long streams, those of backups and squashes, are written without the lock of the repository, which is
+//! taken to enter them (`entering`). The archive takes it for as long as it writes a file, and says so
+//! now and then: a lock that nobody renews is another's after a while.
 
 mod archive;
 mod drill;
+mod entering;
 mod keep;
 mod rebuild;
 mod renewal;
@@ -26,7 +28,8 @@ pub use self::{
     verify::{RepositoryReport, StreamFault, verify_repository},
 };
 
-/// What a repository is told of a stream.
+/// What a repository is told of a stream. That damage was left out of it does not stand in the stream: who
+/// has made it knows.
 #[must_use]
 pub fn describe(summary: &StreamSummary) -> Description {
     let header = &summary.header;
@@ -56,5 +59,6 @@ pub fn describe(summary: &StreamSummary) -> Description {
             StreamCompression::Zstd => "zstd".to_owned(),
         },
         key_id: summary.coding.encryption.map(|encryption| encryption.key_id.to_string()),
+        damage_count: 0,
     }
 }

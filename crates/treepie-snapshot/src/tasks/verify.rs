@@ -1,5 +1,7 @@
 //! Verifying a repository: every stream that was not verified before, from its first byte to its last.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     error::{Error, Result},
     progress::Control,
@@ -8,6 +10,9 @@ use crate::{
 };
 
 use super::describe;
+
+/// Time between two notes of what was verified: it is one file, written anew each time.
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a verification has found.
 #[derive(Debug, Default)]
@@ -56,15 +61,33 @@ pub fn verify_repository(
     let mut watermark = Watermark::load(store)?;
     watermark.retain(repository.manifest());
     let mut report = RepositoryReport { files: repository.files()?, ..RepositoryReport::default() };
+    let before = watermark.clone();
+    let verified = verify_pending(repository, all, options, control, (&mut watermark, &mut report));
+    // What was read counts, also where something ended it.
+    let saved = if watermark == before { Ok(()) } else { watermark.save(store) };
+    verified?;
+    saved?;
+    Ok(report)
+}
+
+/// Verifies what is pending, and notes it now and then.
+fn verify_pending(
+    repository: &Repository,
+    all: bool,
+    options: &ReadOptions,
+    control: Control,
+    (watermark, report): (&mut Watermark, &mut RepositoryReport),
+) -> Result<()> {
+    let store = &**repository.store();
     let pending = watermark.pending(repository.manifest(), all);
     report.known_count = repository.manifest().entries.len() - pending.len();
     let bytes = pending.iter().map(|entry| entry.bytes).sum();
     let mut meter = control.total_if_unknown(Some(bytes)).pace(std::io::sink());
+    let mut saved = Instant::now();
     for entry in pending {
         match verify_entry(repository, entry, options, &mut |len| meter.note(len)) {
             Ok(()) => {
                 watermark.note(entry, store.now_us());
-                watermark.save(store)?;
                 report.verified.push(entry.clone());
             }
             Err(Error::Cancelled) => return Err(Error::Cancelled),
@@ -72,13 +95,16 @@ pub fn verify_repository(
             Err(_) if report.files.missing.contains(entry) => {}
             Err(error) => {
                 watermark.forget(entry);
-                watermark.save(store)?;
                 report.faults.push(StreamFault { entry: entry.clone(), error });
             }
         }
+        if saved.elapsed() >= SAVE_INTERVAL {
+            watermark.save(store)?;
+            saved = Instant::now();
+        }
     }
     meter.finish();
-    Ok(report)
+    Ok(())
 }
 
 fn verify_entry(

@@ -11,6 +11,7 @@ mod planted;
 mod repositories;
 mod resumed;
 mod source;
+mod tasks;
 
 use std::env;
 

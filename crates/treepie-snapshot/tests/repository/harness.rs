@@ -59,6 +59,7 @@ pub fn description(kind: Kind, base: u64, last: u64) -> Description {
         digest: [last as u8; 32],
         compression: "none".to_owned(),
         key_id: None,
+        damage_count: 0,
     }
 }
 

@@ -56,7 +56,7 @@ pub fn begin(
 ) -> Result<PageCopy> {
     core.check_poison()?;
     if let Some(base) = &options.base {
-        history::check(core, base)?;
+        history::check(core, base, options.unproved_base)?;
     }
     let mut writing = checkpointer.lock();
     let (snapshot, point) = newest_commit(core, location)?;

@@ -1,8 +1,9 @@
 //! Whether the base of an incremental copy is an earlier state of this database.
 //!
 //! The chain hash at its LSN says so, where anyone knows it still: a generation of changed pages, the
-//! meta page, the commits since, the journal. Where nobody does, the lineage has to be the same. Of an
-//! earlier epoch only the state that this one began after can be told from others of its LSN.
+//! meta page, the commits since, the journal. Where nobody does, the base is refused: a folder that was
+//! copied, or rolled back, goes on with the same lineage, and its LSNs come again with other commits. Of
+//! an earlier epoch only the state that this one began after can be told from others of its LSN.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::options::Base;
 ///
 /// # Errors
 /// [`Error::Base`].
-pub(super) fn check(core: &Core, base: &Base) -> Result<()> {
+pub(super) fn check(core: &Core, base: &Base, is_believed: bool) -> Result<()> {
     let refuse = |reason| Err(Error::Base { lsn: base.lsn, reason });
     let own = core.lineage;
     if base.lineage.database_id != own.database_id {
@@ -37,6 +38,9 @@ pub(super) fn check(core: &Core, base: &Base) -> Result<()> {
     }
     match known_chain(core, base.lsn) {
         Some(chain) if chain != base.chain => refuse("another record has this LSN"),
+        None if !is_believed => {
+            refuse("neither the journal nor the map of changed pages goes back to it any more")
+        }
         _ => Ok(()),
     }
 }

@@ -30,6 +30,17 @@ use crate::{
     txn::core::{CommitPoint, Core},
 };
 
+/// What one step of a copy has given; see [`PageCopy::step`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyStep {
+    /// Pages, from this one on.
+    Pages(PageId),
+    /// Pages were read, and none of them has changed since the base.
+    Nothing,
+    /// There are no more.
+    End,
+}
+
 /// All used pages of a database as of one LSN, or those that have changed since an earlier one, from
 /// [`Database::copy_pages`](crate::Database::copy_pages).
 ///
@@ -186,25 +197,41 @@ impl PageCopy {
     /// [`Error::Io`]. The copy has ended then, and every further call returns the same.
     pub fn next(&mut self, into: &mut Vec<u8>, len_max: usize) -> Result<Option<PageId>> {
         loop {
-            if let Some(first) = self.take_ready(into, len_max) {
-                return Ok(Some(first));
-            }
-            if let Some(error) = &self.failed {
-                return Err(error.duplicate());
-            }
-            match self.read_chunk(len_max) {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.end();
-                    return Ok(None);
-                }
-                Err(error) => {
-                    self.end();
-                    self.ready.clear();
-                    return Err(self.failed.insert(error).duplicate());
-                }
+            match self.step(into, len_max)? {
+                CopyStep::Pages(first) => return Ok(Some(first)),
+                CopyStep::Nothing => {}
+                CopyStep::End => return Ok(None),
             }
         }
+    }
+
+    /// As [`next`](PageCopy::next), but returns after at most `len_max` bytes were read, also where none
+    /// of these pages is given out: an incremental copy may read many before one has changed.
+    /// [`pages_read`](PageCopy::pages_read) counts them.
+    ///
+    /// # Errors
+    /// Those of [`next`](PageCopy::next).
+    pub fn step(&mut self, into: &mut Vec<u8>, len_max: usize) -> Result<CopyStep> {
+        if let Some(first) = self.take_ready(into, len_max) {
+            return Ok(CopyStep::Pages(first));
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.duplicate());
+        }
+        match self.read_chunk(len_max) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.end();
+                return Ok(CopyStep::End);
+            }
+            Err(error) => {
+                self.end();
+                self.ready.clear();
+                return Err(self.failed.insert(error).duplicate());
+            }
+        }
+        let taken = self.take_ready(into, len_max);
+        Ok(taken.map_or(CopyStep::Nothing, CopyStep::Pages))
     }
 
     /// Reads and verifies more pages; false at the end.

@@ -26,6 +26,7 @@ pub struct Base {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyOptions {
     pub(super) base: Option<Base>,
+    pub(super) unproved_base: bool,
     pub(super) side_file_max: u64,
     pub(super) skip_damage: bool,
 }
@@ -40,13 +41,27 @@ impl CopyOptions {
     /// A full copy, which ends at the first damaged page.
     #[must_use]
     pub fn new() -> CopyOptions {
-        CopyOptions { base: None, side_file_max: SIDE_FILE_MAX, skip_damage: false }
+        CopyOptions {
+            base: None,
+            unproved_base: false,
+            side_file_max: SIDE_FILE_MAX,
+            skip_damage: false,
+        }
     }
 
     /// Only pages that have changed since an earlier copy. Default: none, a full copy.
     #[must_use]
     pub fn base(mut self, base: Base) -> CopyOptions {
         self.base = Some(base);
+        self
+    }
+
+    /// Whether a base is believed whose chain hash nothing in the database knows any more. Somebody else
+    /// has to know then that it is of this history: two copies of one folder that both went on have the
+    /// same lineage, and an increment on the other one's state is worth nothing. Default: no.
+    #[must_use]
+    pub fn unproved_base(mut self, believed: bool) -> CopyOptions {
+        self.unproved_base = believed;
         self
     }
 

@@ -80,6 +80,11 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
+    fn modified_us(&self, path: &Path) -> io::Result<Option<u64>> {
+        let since = fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(u64::try_from(since.as_micros()).ok())
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         syscalls::sync_dir(&File::open(dir)?)
     }

@@ -55,6 +55,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Names of the files in a folder, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// When a file was last written to, in microseconds since 1970, where that is known. Default: it is
+    /// not.
+    fn modified_us(&self, _path: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of a database on its lock file, creating the file if need be;

@@ -158,7 +158,8 @@ impl Scene {
             .then(|| self.rng.pick(&self.images).clone());
         let mut options = CopyOptions::new().skip_damage(self.rng.chance(1, 3));
         if let Some(image) = &image {
-            options = options.base(image.base);
+            // It may be older than anything that the journal and the map know: it is ours.
+            options = options.base(image.base).unproved_base(true);
         }
         let twin = twin(&self.disk);
         let copy = self.db().copy_pages(&options).expect("a copy begins");
@@ -463,8 +464,11 @@ fn increments_by_map_by_scan_and_after_reopening_are_equal() {
     let (full, under) = copy_all(&db, &CopyOptions::new());
     let base = full.as_base();
     drop(full);
-    let unknown = db.copy_pages(&CopyOptions::new().base(Base { lsn: Lsn(5), chain: 0, ..base }));
-    assert!(!unknown.expect("nobody knows LSN 5 any more").is_from_map());
+    let unknown = CopyOptions::new().base(Base { lsn: Lsn(5), chain: 0, ..base });
+    let believed = db.copy_pages(&unknown.clone().unproved_base(true));
+    assert!(!believed.expect("nobody knows LSN 5 any more").is_from_map());
+    let error = db.copy_pages(&unknown).expect_err("nobody has said that it is ours");
+    assert!(matches!(error, Error::Base { lsn: Lsn(5), .. }), "{error}");
     let change = |db: &Database, byte: u8| {
         let ops: Vec<Op> = vec![
             insert("t", "0007", &[byte; 3000]),
@@ -476,7 +480,7 @@ fn increments_by_map_by_scan_and_after_reopening_are_equal() {
     change(&db, 11);
     let check = |db: &Database, disk: &SimDisk, is_from_map: bool| {
         let twin = twin(disk);
-        let (copy, pages) = copy_all(db, &CopyOptions::new().base(base));
+        let (copy, pages) = copy_all(db, &CopyOptions::new().base(base).unproved_base(true));
         assert_eq!(copy.is_from_map(), is_from_map);
         assert_eq!(difference(&pages, &under, &twin), None);
         if is_from_map {
@@ -531,7 +535,7 @@ fn a_damaged_or_foreign_map_of_changed_pages_is_ignored() {
         image.flip_bit(path.as_ref(), bit);
         let db = options(&image).open(DIR).expect("it opens");
         let twin = twin(&image);
-        let (copy, pages) = copy_all(&db, &CopyOptions::new().base(base));
+        let (copy, pages) = copy_all(&db, &CopyOptions::new().base(base).unproved_base(true));
         assert!(!copy.is_from_map(), "bit {bit}");
         assert_eq!(difference(&pages, &under, &twin), None);
         assert!(pages.len() < 10, "{} pages", pages.len());
@@ -670,7 +674,7 @@ fn increments_after_a_power_cut_at_any_moment_have_all_that_changed() {
                 db.checkpoint().expect("a checkpoint");
             }
         }
-        copy_all(&db, &CopyOptions::new().base(base));
+        copy_all(&db, &CopyOptions::new().base(base).unproved_base(true));
         db.close().expect("it closes");
     }
     let log = disk.log();
@@ -679,7 +683,7 @@ fn increments_after_a_power_cut_at_any_moment_have_all_that_changed() {
         let image = log.image(cut as usize, cut);
         let db = options(&image).open(DIR).expect("it opens after the cut");
         let twin = twin(&image);
-        let (copy, pages) = copy_all(&db, &CopyOptions::new().base(base));
+        let (copy, pages) = copy_all(&db, &CopyOptions::new().base(base).unproved_base(true));
         if let Some(what) = difference(&pages, &under, &twin) {
             panic!("cut at {cut}: {what}, from the map: {}", copy.is_from_map());
         }
