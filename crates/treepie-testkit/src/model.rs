@@ -77,7 +77,7 @@ impl State {
     /// missing. Bounds that are the wrong way round have nothing between them.
     pub fn remove_range(&mut self, tree: &str, lower: &Bound<Vec<u8>>, upper: &Bound<Vec<u8>>) {
         let bounds = (lower.as_ref(), upper.as_ref());
-        self.tree_mut(tree).retain(|key, _| !bounds.contains(key));
+        self.tree_mut(tree).retain(|key, _| !RangeBounds::<Vec<u8>>::contains(&bounds, key));
     }
 
     /// A hash of all names and entries.

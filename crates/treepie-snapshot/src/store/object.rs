@@ -4,8 +4,17 @@
 //! The crate `object_store` is asynchronous and this one is not. So a store has one thread of its own
 //! with a small runtime on it; calls are sent there and waited for. Nothing else ever runs on it.
 //!
-//! A file is uploaded in parts of one size and becomes visible when it is completed; one that is
-//! shorter than a part is put at once. What a crash leaves of an upload is not listed as a file; the
+//! A file is uploaded in parts and becomes visible when it is completed; one that is shorter than a
+//! part is put at once. Services take 10,000 parts of a file, so that the parts of a long one grow:
+//!
+//! | Parts | Bytes of each | A file up to |
+//! |------:|--------------:|-------------:|
+//! | 1,000 |        16 MiB |       15 GiB |
+//! | 4,000 |        64 MiB |      265 GiB |
+//! | 5,000 |       256 MiB |    1,515 GiB |
+//!
+//! Two parts are in memory at a time. A service that wants all parts of one length (Cloudflare's does)
+//! gets them from [`ObjectFolder::with_part_len`]. What a crash leaves of an upload is not listed as a file; the
 //! services delete it by a rule for the bucket ("abort incomplete multipart uploads").
 //!
 //! The service must let a file be created only if it is absent (all of the above do): the
@@ -33,7 +42,7 @@ use writer::ObjectWriter;
 
 use super::{Item, LISTED_MAX, Name, Store, StoreError, StoreLock, StoreWriter, lease::Lease};
 
-/// Bytes of a part, unless told otherwise: services ask for 5 MiB at least, and take 10,000 parts.
+/// Bytes of the first parts, unless told otherwise: services ask for 5 MiB at least.
 pub const PART_LEN: usize = 16 << 20;
 /// Fewest bytes of a part that services take.
 const PART_LEN_MIN: usize = 5 << 20;
@@ -48,9 +57,29 @@ struct Inner {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     handle: Handle,
-    part_len: usize,
+    parts: Parts,
     /// Dropping it ends the thread.
     _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+/// How long the parts of a file are.
+#[derive(Clone, Copy, Debug)]
+enum Parts {
+    /// All of this length.
+    Alike(usize),
+    /// The first ones of this length, later ones longer.
+    Growing(usize),
+}
+
+impl Parts {
+    /// The length of the part with this number, from 0.
+    fn len(self, number: u64) -> usize {
+        match (self, number) {
+            (Parts::Alike(len), _) | (Parts::Growing(len), ..1000) => len,
+            (Parts::Growing(len), 1000..5000) => len * 4,
+            (Parts::Growing(len), _) => len * 16,
+        }
+    }
 }
 
 impl fmt::Debug for ObjectFolder {
@@ -60,15 +89,15 @@ impl fmt::Debug for ObjectFolder {
 }
 
 impl ObjectFolder {
-    /// The objects whose names begin with `prefix/`, with parts of [`PART_LEN`].
+    /// The objects whose names begin with `prefix/`, with parts of [`PART_LEN`] and more.
     ///
     /// # Errors
     /// [`StoreError::Name`] for a prefix that is no path; if no thread can be begun.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<ObjectFolder, StoreError> {
-        ObjectFolder::with_part_len(objects, prefix, PART_LEN)
+        ObjectFolder::begin(objects, prefix, Parts::Growing(PART_LEN))
     }
 
-    /// The same with parts of another length, at least 5 MiB. Two of them are in memory at a time; a file
+    /// The same with parts of one length, at least 5 MiB. Two of them are in memory at a time; a file
     /// has up to 10,000.
     ///
     /// # Errors
@@ -78,7 +107,7 @@ impl ObjectFolder {
         prefix: &str,
         part_len: usize,
     ) -> Result<ObjectFolder, StoreError> {
-        ObjectFolder::begin(objects, prefix, part_len.max(PART_LEN_MIN))
+        ObjectFolder::begin(objects, prefix, Parts::Alike(part_len.max(PART_LEN_MIN)))
     }
 
     /// A store at a URL: `s3://bucket/folder`, `gs://…`, `az://…`, as far as this build has them. Keys and
@@ -101,7 +130,7 @@ impl ObjectFolder {
     fn begin(
         objects: Arc<dyn ObjectStore>,
         prefix: &str,
-        part_len: usize,
+        parts: Parts,
     ) -> Result<ObjectFolder, StoreError> {
         let place = format!("{objects}");
         let prefix = Path::parse(prefix).map_err(|_| StoreError::Name {
@@ -121,7 +150,7 @@ impl ObjectFolder {
         // It ends when the store and all that it was asked for are dropped.
         let thread = thread.spawn(move || drop(runtime.block_on(stopped)));
         thread.map_err(start)?;
-        let inner = Inner { objects, prefix, handle, part_len, _stop: stop };
+        let inner = Inner { objects, prefix, handle, parts, _stop: stop };
         Ok(ObjectFolder { inner: Arc::new(inner) })
     }
 

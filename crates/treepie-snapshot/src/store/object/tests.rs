@@ -32,7 +32,7 @@ fn read(store: &ObjectFolder, file: &str, offset: u64) -> Vec<u8> {
 fn objects_are_written_in_parts_and_read_back_from_any_offset() {
     let mut rng = treepie_testkit::Rng::new(3);
     for (objects, _folder) in stores() {
-        let store = ObjectFolder::begin(objects, "some/where", 1 << 20).unwrap();
+        let store = ObjectFolder::begin(objects, "some/where", Parts::Alike(1 << 20)).unwrap();
         for len in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (9 << 20) + 7] {
             let bytes = rng.bytes(len);
             let mut writer = store.create(&name("streams/a")).unwrap();
@@ -51,9 +51,35 @@ fn objects_are_written_in_parts_and_read_back_from_any_offset() {
 }
 
 #[test]
+fn parts_grow_so_that_a_stream_may_have_more_than_a_tebibyte() {
+    let most = |parts: Parts| (0..writer::PARTS_MAX).map(|n| parts.len(n) as u64).sum::<u64>();
+    assert_eq!(most(Parts::Growing(PART_LEN)) >> 30, 1515);
+    assert_eq!(most(Parts::Alike(PART_LEN)), 10_000 * (16 << 20));
+    let lens = [0, 999, 1000, 4999, 5000, 9999].map(|n| Parts::Growing(PART_LEN).len(n) >> 20);
+    assert_eq!(lens, [16, 16, 64, 64, 256, 256]);
+}
+
+#[test]
+fn object_takes_all_that_its_parts_hold_and_not_a_byte_more() {
+    let len_max = 1000 + 4 * 4000 + 16 * 5000;
+    let bytes = treepie_testkit::Rng::new(5).bytes(len_max + 1);
+    let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store = ObjectFolder::begin(objects, "", Parts::Growing(1)).unwrap();
+    let mut writer = store.create(&name("streams/a")).unwrap();
+    writer.write_all(&bytes[..len_max]).unwrap();
+    assert_eq!(writer.finish().unwrap(), len_max as u64);
+    assert!(read(&store, "streams/a", 0) == bytes[..len_max]);
+    let mut writer = store.create(&name("streams/b")).unwrap();
+    let written = writer.write_all(&bytes).map_err(|error| error.to_string());
+    let error = written.and_then(|()| writer.finish().map_err(|error| error.to_string()));
+    assert!(error.clone().is_err_and(|error| error.contains("10000 parts")), "{error:?}");
+    assert_eq!(store.len(&name("streams/b")).unwrap(), None);
+}
+
+#[test]
 fn nothing_is_seen_of_an_object_before_it_is_finished_or_after_it_is_given_up() {
     for (objects, _folder) in stores() {
-        let store = ObjectFolder::begin(objects, "", 1 << 20).unwrap();
+        let store = ObjectFolder::begin(objects, "", Parts::Alike(1 << 20)).unwrap();
         for is_dropped in [false, true] {
             let mut writer = store.create(&name("streams/a")).unwrap();
             writer.write_all(&vec![7; 3 << 20]).unwrap();

@@ -13,7 +13,7 @@ use super::{ObjectFolder, Pending, io_error};
 use crate::store::{Name, Store, StoreError, StoreWriter};
 
 /// Most parts of one file that services take.
-const PARTS_MAX: u64 = 10_000;
+pub(super) const PARTS_MAX: u64 = 10_000;
 
 /// Uploads one object.
 pub(super) struct ObjectWriter {
@@ -61,8 +61,7 @@ impl ObjectWriter {
     fn send_part(&mut self) -> io::Result<()> {
         self.arrived()?;
         if self.part_count == PARTS_MAX {
-            let what = format!("more than {PARTS_MAX} parts; choose a greater length of parts");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+            return Err(too_long());
         }
         let mut upload = match self.upload.take() {
             Some(upload) => upload,
@@ -73,10 +72,9 @@ impl ObjectWriter {
                 begin.wait().map_err(io_error)?
             }
         };
-        // A new buffer for the next part, of the length of this one.
-        let next = Vec::with_capacity(self.buffer.len());
-        let part = mem::replace(&mut self.buffer, next);
         self.part_count += 1;
+        let next = Vec::with_capacity(self.part_len());
+        let part = mem::replace(&mut self.buffer, next);
         // Some stores begin threads of their own for a part, which needs the runtime around it.
         let sent = {
             let _inside = self.store.inner.handle.enter();
@@ -85,6 +83,11 @@ impl ObjectWriter {
         self.part = Some(self.store.start(sent));
         self.upload = Some(upload);
         Ok(())
+    }
+
+    /// Length of the part that is being filled.
+    fn part_len(&self) -> usize {
+        self.store.inner.parts.len(self.part_count)
     }
 
     fn complete(&mut self) -> Result<(), Error> {
@@ -126,18 +129,18 @@ impl Write for ObjectWriter {
         if self.failed {
             return Err(io::Error::other("an earlier write to this file failed"));
         }
-        if self.buffer.len() == self.store.inner.part_len {
+        if self.buffer.len() == self.part_len() {
             self.failed = true;
             self.send_part()?;
             self.failed = false;
         }
-        let count = buf.len().min(self.store.inner.part_len - self.buffer.len());
+        let count = buf.len().min(self.part_len() - self.buffer.len());
         self.buffer.extend_from_slice(&buf[..count]);
         self.written += count as u64;
         Ok(count)
     }
 
-    /// Parts have one length: there is nothing to send before a part is full.
+    /// The length of a part does not depend on what is written: there is nothing to send before a part is full.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -152,8 +155,7 @@ impl StoreWriter for ObjectWriter {
         }
         self.arrived().map_err(io)?;
         if self.part_count == PARTS_MAX && !self.buffer.is_empty() {
-            let what = "more parts than a service takes; choose a greater length of parts";
-            return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, what)));
+            return Err(io(too_long()));
         }
         self.complete().map_err(|error| store.error("complete", &name, error))?;
         Ok(self.written)
@@ -168,4 +170,9 @@ impl Drop for ObjectWriter {
     fn drop(&mut self) {
         self.give_up();
     }
+}
+
+fn too_long() -> io::Error {
+    let what = format!("more than {PARTS_MAX} parts; choose a greater length of parts");
+    io::Error::new(io::ErrorKind::FileTooLarge, what)
 }
