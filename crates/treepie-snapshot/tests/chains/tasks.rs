@@ -12,7 +12,7 @@ use std::{
 
 use treepie::{Base, Database, Durability, ids::Lsn};
 use treepie_snapshot::{
-    ArchiveOptions, Archiver, BackupOptions, CancelToken, Control, Error, Extent, Key, ReadOptions,
+    ArchiveOptions, Archiver, BackupOptions, CancelToken, Control, Error, Extent, ReadOptions,
     RestoreOptions, StreamOptions, backup, keep,
     repository::{ArchivePolicy, Kind, Repository, Target, Watermark},
     restore_plan, squash,
@@ -273,7 +273,7 @@ fn increment_that_reads_everything_can_be_stopped_before_it_finds_a_change() {
 fn squash_of_encrypted_backups_is_never_plaintext() {
     let (disk, place) = (SimDisk::new(1), SimDisk::new(2));
     let (db, repository) = (open(&disk), new_repository(&place));
-    let key = Key::new([7; 32]);
+    let key = treepie_snapshot::Key::new([7; 32]);
     let write = StreamOptions::new().threads(1).key(key.clone());
     for value in [b"1", b"2"] {
         put(&db, "k", value);
@@ -449,4 +449,19 @@ fn squash_of_a_long_chain_reads_few_streams_at_a_time_and_restores_the_same_stat
         let (key, value) = entry.expect("it reads");
         assert_eq!(restored.get(key.to_vec()).expect("it reads"), Some(value));
     }
+}
+
+#[test]
+fn file_that_is_written_for_days_is_as_old_as_its_last_byte() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = LocalStore::new(dir.path().join("backups"));
+    let begun = store.now_us();
+    let repository = Repository::open_or_create(Arc::new(store)).expect("a new repository");
+    let streams = dir.path().join("backups/streams");
+    std::fs::create_dir_all(&streams).expect("a folder");
+    let name = "tmp-20200101T000000Z-0000000000000001";
+    std::fs::write(streams.join(name), b"still going on").expect("it is written");
+    let orphans = repository.files().expect("the store lists it").orphans;
+    // File systems count in milliseconds, some of them in seconds.
+    assert!(orphans.len() == 1 && orphans[0].since_us + 2_000_000 > begun, "{orphans:?}");
 }
