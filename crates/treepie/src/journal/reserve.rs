@@ -93,8 +93,14 @@ impl Shared {
     }
 
     fn change_reserve(&self, wanted: u64) -> Result<()> {
-        // Nobody rolls to it while it changes.
-        let before = self.shelf.lock().reserve.take();
+        // Nobody rolls to it while it changes, and it does not change while somebody does.
+        let before = {
+            let mut shelf = self.shelf.lock();
+            if shelf.is_reserve_rolling {
+                return Ok(());
+            }
+            shelf.reserve.take()
+        };
         let (now, result) = match before {
             Some(reserve) if wanted == 0 => (None, self.remove_spare(reserve)),
             Some(reserve) => self.resize(reserve, wanted),
@@ -121,6 +127,7 @@ impl Shared {
         let reserve = Spare { number: RESERVE, len };
         let path = dir.join(spare.name());
         disk.rename(&path, &dir.join(reserve.name())).map_err(Error::io("rename", path))?;
+        disk.sync_dir(dir).map_err(Error::io("sync", dir))?;
         Ok(reserve)
     }
 
@@ -175,6 +182,7 @@ impl Shared {
         match shelf.reserve.take_if(|reserve| room.has_reserve() && reserve.len >= needed) {
             Some(reserve) => {
                 tracing::warn!(%error, "the journal takes its reserve: the disk is full");
+                shelf.is_reserve_rolling = true;
                 Ok(reserve)
             }
             None => Err(error),

@@ -51,7 +51,9 @@ impl Shared {
             }
             made => made?,
         };
-        self.poison_on_error("roll of the journal", || self.roll_to(writer, spare))
+        let rolled = self.poison_on_error("roll of the journal", || self.roll_to(writer, spare));
+        self.shelf.lock().is_reserve_rolling = false;
+        rolled
     }
 
     fn roll_to(&self, writer: &mut Writer, spare: Spare) -> Result<()> {
@@ -180,9 +182,9 @@ pub fn prepare_spares(shared: &Arc<Shared>) {
                 shelf.spares.extend(made);
                 shared.is_short.store(false, Ordering::Relaxed);
             }
-            // The roll makes one itself, and fails if it cannot.
+            // The roll makes one itself, a shorter one where that is all there is room for, and fails if
+            // it cannot.
             Err(error) => {
-                shared.is_short.store(is_full(&error), Ordering::Relaxed);
                 tracing::warn!(%error, "cannot prepare a journal segment ahead");
             }
         }

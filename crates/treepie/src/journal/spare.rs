@@ -80,6 +80,8 @@ pub struct Shelf {
     pub preparing: Option<u64>,
     /// What is kept for a full disk.
     pub reserve: Option<Spare>,
+    /// Whether a roll has taken it, and the file has its name still.
+    pub is_reserve_rolling: bool,
     /// Whether the background thread is to make it.
     pub is_reserve_wanted: bool,
 }

@@ -37,7 +37,8 @@ impl Shared {
             }
             count = self.pins.lock().give_up_count(&shelf.segments, count);
             let old: Vec<Live> = shelf.segments.drain(..count).collect();
-            let needs_reserve = self.config.reserve_len > 0 && shelf.reserve.is_none();
+            let needs_reserve =
+                self.config.reserve_len > 0 && shelf.reserve.is_none() && !shelf.is_reserve_rolling;
             (old, spares_max.saturating_sub(shelf.spares.len()), needs_reserve)
         };
         if old.is_empty() {

@@ -26,7 +26,9 @@ impl Flag {
 
     /// Waits until it is above `index`.
     pub fn wait(&self, index: u32) {
-        for _ in 0..YIELDS {
+        let mut yields = YIELDS;
+        while yields > 0 {
+            yields -= 1;
             if self.word.load() > index {
                 return;
             }

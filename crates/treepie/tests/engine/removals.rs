@@ -256,3 +256,62 @@ fn submitted_removals_are_committed_among_insertions_that_are_refused() {
     let rows = snapshot.tree("rows").expect("it is there");
     assert_eq!(rows.len(), count - 6 + (6 - refused as u64));
 }
+
+/// A database of some rows whose disk is full from then on, behind a checkpoint.
+fn rows_on_a_full_disk(disk: &SimDisk, count: u64) -> Database {
+    let options = harness::options(disk).journal_segment_size(SEGMENT);
+    let db = options.checkpoint_distance(3 * SEGMENT).open(DIR).expect("a new database");
+    for number in 0..count {
+        harness::write(&db, &[insert("rows", &key(number), &[7; 900])]).expect("there is room");
+    }
+    db.checkpoint().expect("a checkpoint");
+    disk.set_capacity(Some(1));
+    db
+}
+
+/// Whether one of a few attempts to remove a row commits. The first may be what finds the disk full.
+fn can_remove(db: &Database, number: u64) -> bool {
+    (0..3).any(|_| match harness::write(db, &[remove("rows", &key(number))]) {
+        Ok(_) => true,
+        Err(error) => {
+            expect_full(&error).expect("the disk is full");
+            false
+        }
+    })
+}
+
+#[test]
+fn full_disk_can_be_emptied_on_once_who_read_the_journal_is_gone() {
+    const ROWS: u64 = 60;
+    let disk = SimDisk::new(5);
+    let db = rows_on_a_full_disk(&disk, ROWS);
+    let reader = db.records(db.durable_lsn()).expect("they are there");
+    let removed = (0..ROWS).take_while(|number| can_remove(&db, *number)).count() as u64;
+    assert!((5..ROWS).contains(&removed), "{removed} were removed beside a reader of the journal");
+    drop(reader);
+    for number in removed..ROWS {
+        assert!(can_remove(&db, number), "row {number} of {ROWS}");
+    }
+    assert_eq!(db.read().expect("a snapshot").tree("rows").expect("it is there").len(), 0);
+}
+
+#[test]
+fn full_disk_can_be_emptied_after_a_power_cut_at_any_moment_of_removals() {
+    let disk = SimDisk::new(6);
+    let db = rows_on_a_full_disk(&disk, 20);
+    let begin = disk.log().len();
+    for number in 0..15 {
+        let _maybe_nothing_to_do = db.checkpoint();
+        let _maybe_refused = can_remove(&db, number);
+    }
+    let log = disk.log();
+    let mut player = log.player(6);
+    for cut in begin..log.len() {
+        player.advance_to(cut);
+        let image = player.image(cut as u64);
+        image.set_capacity(Some(1));
+        let db = harness::options(&image).journal_segment_size(SEGMENT).open(DIR);
+        let db = db.unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        assert!(can_remove(&db, 19), "cut {cut}: {:?}", db.report().expect("a report").journal);
+    }
+}
