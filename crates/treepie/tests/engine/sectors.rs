@@ -311,16 +311,19 @@ impl Rest {
             let mut data = hits.iter().filter(|hit| hit.path == Path::new(DATA));
             data.any(|hit| hit.start < end && start < hit.start + hit.len)
         };
-        // Of the journal, the file.
+        // Of the journal, the segment; its offset is in the words.
         let names_segment = |problem: &treepie::Problem| {
             let names = hits.iter().filter_map(|hit| hit.path.file_name()?.to_str());
             let mut names = names.filter(|name| name.ends_with(".seg"));
             problem.page.is_none() && names.any(|name| problem.what.contains(name))
         };
-        let is_located = |problem: &treepie::Problem| {
-            problem.offset.is_some_and(is_hit) || names_segment(problem)
+        // What is said of the journal excuses no problem of a page that is said to be elsewhere.
+        let mut offsets = problems.iter().filter_map(|problem| problem.offset).peekable();
+        let is_located = match offsets.peek() {
+            Some(_) => offsets.any(is_hit),
+            None => problems.iter().any(names_segment),
         };
-        match problems.iter().any(is_located) {
+        match is_located {
             true => Ok(()),
             false => Err(format!("no problem names the damage: {problems:?}")),
         }
