@@ -1,0 +1,7 @@
+//! Replicated Treepie databases: Raft whose log is the journal.
+//!
+//! A merged transaction's record is the Raft entry: it is written once on each node, in the journal. LSN
+//! and Raft index are one number.
+
+pub mod ids;
+pub mod message;
