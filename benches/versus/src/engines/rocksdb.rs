@@ -8,16 +8,26 @@
 //! - Values are kept apart from keys (blob files) where they are large, as the wiki advises.
 //! - Nothing is compressed: values are noise, and the library is built without codecs.
 //! - Settling flushes what is in memory, and waits for compactions.
+//! - A backup is its checkpoint, a folder of hard links, whose files go behind one another into one
+//!   stream, as `tar` would write it; packed through zstd at level 1 on two threads. Then the folder goes.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, Options, Snapshot, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
 };
 
 use crate::{
     Result,
-    engine::{Batch, Engine, Setup, Tally, View},
+    engine::{Backup, BackupRequest, Batch, Engine, Setup, Tally, View},
 };
 
 /// What is still under way; all zero when the database is settled.
@@ -28,11 +38,18 @@ const BACKGROUND_WORK: [&str; 3] = [
 ];
 /// How long settling waits between two looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Bytes that a backup reads at a time.
+const COPY_LEN: usize = 1 << 20;
+/// Threads that compress: one a processor.
+const PACK_THREADS: u32 = 2;
 
 /// An open RocksDB database.
 pub struct Rocksdb {
     database: DB,
     durable: WriteOptions,
+    dir: PathBuf,
+    /// Checkpoints that were made: each has a folder of its own.
+    checkpoints: AtomicU64,
 }
 
 /// A snapshot.
@@ -72,7 +89,8 @@ impl Engine for Rocksdb {
     fn open(dir: &Path, setup: Setup) -> Result<Rocksdb> {
         let mut durable = WriteOptions::default();
         durable.set_sync(true);
-        Ok(Rocksdb { database: DB::open(&options(setup), dir)?, durable })
+        let database = DB::open(&options(setup), dir)?;
+        Ok(Rocksdb { database, durable, dir: dir.to_owned(), checkpoints: AtomicU64::new(0) })
     }
 
     fn read<R>(&self, body: impl FnOnce(&RocksdbView<'_>) -> Result<R>) -> Result<R> {
@@ -99,9 +117,70 @@ impl Engine for Rocksdb {
         }
     }
 
+    fn can_back_up(&self) -> bool {
+        true
+    }
+
+    fn back_up(&self, request: BackupRequest<'_>) -> Result<Option<Backup>> {
+        let number = self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        // Links need one file system, and the database's own folder is not for strangers.
+        let folder = self.dir.with_extension(format!("checkpoint-{number}"));
+        Checkpoint::new(&self.database)?.create_checkpoint(&folder)?;
+        let out: Box<dyn Write> = match request.file {
+            Some(path) => Box::new(File::create(path)?),
+            None => Box::new(io::sink()),
+        };
+        let mut stream = Counted { out, len: 0 };
+        let page_bytes = if request.is_packed {
+            let mut packer = zstd::Encoder::new(&mut stream, 1)?;
+            packer.multithread(PACK_THREADS)?;
+            let len = copy_folder(&folder, &mut packer)?;
+            packer.finish()?;
+            len
+        } else {
+            copy_folder(&folder, &mut stream)?
+        };
+        fs::remove_dir_all(&folder)?;
+        Ok(Some(Backup { page_bytes, stored_bytes: stream.len }))
+    }
+
     fn close(self) -> Result<()> {
         Ok(())
     }
+}
+
+/// Counts the bytes that go through it.
+struct Counted {
+    out: Box<dyn Write>,
+    len: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.out.write(bytes)?;
+        self.len += len as u64;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes the files of a folder behind one another; returns their length.
+fn copy_folder(folder: &Path, out: &mut impl Write) -> Result<u64> {
+    let (mut buffer, mut sum) = (vec![0; COPY_LEN], 0);
+    for item in fs::read_dir(folder)? {
+        let mut file = File::open(item?.path())?;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                len => out.write_all(&buffer[..len])?,
+            }
+        }
+        sum += file.metadata()?.len();
+    }
+    Ok(sum)
 }
 
 impl View for RocksdbView<'_> {
