@@ -5,3 +5,5 @@
 
 pub mod ids;
 pub mod message;
+pub mod transport;
+pub mod wire;
