@@ -138,15 +138,46 @@ pub enum Error {
         action: &'static str,
     },
     /// The write or sync that was to make a commit durable failed: it may or may not be there after
-    /// reopening, which is where to look. The database takes no more writes until then.
+    /// reopening, which is where to look. The database takes no more writes until then. Of a replicated
+    /// database also: leadership was lost before the commit was final, and whether it becomes final is
+    /// up to the new leader; [`Database::write_once`](crate::Database::write_once) makes running it again safe.
     #[error(
-        "whether the commit at LSN {lsn} will be there is not known ({source}); reopen the database and look"
+        "whether the commit at LSN {lsn} will be there is not known ({source}); {}",
+        unknown_hint(source)
     )]
     OutcomeUnknown {
         /// LSN of the commit.
         lsn: Lsn,
         /// What failed.
         source: Arc<Error>,
+    },
+    /// This node does not lead the cluster, so it takes no writes. Nothing was changed: it is safe to run
+    /// the write again, on the leader.
+    #[error("this node takes no writes, and nothing was changed; {}", leader_hint(*leader))]
+    NotLeader {
+        /// The node that leads, where it is known.
+        leader: Option<u64>,
+    },
+    /// A page is not what the record that changed it says, although the records are the same: this
+    /// replica has gone astray. It applies no more; readers go on. Make it anew from another node.
+    #[error(
+        "page {page} differs from that of the leader at LSN {lsn}: this replica has diverged; install it anew from another node"
+    )]
+    #[non_exhaustive]
+    Diverged {
+        /// The record that changed the page last.
+        lsn: Lsn,
+        /// The page.
+        page: PageId,
+    },
+    /// The replication door was used in an order, or in a role, in which it cannot be.
+    #[error("the replication door refuses to {action}: {reason}")]
+    #[non_exhaustive]
+    Door {
+        /// What was asked for, as a verb: "lead", "append", …
+        action: &'static str,
+        /// Why it cannot be.
+        reason: &'static str,
     },
     /// The closure of a submitted write panicked; its changes are undone.
     #[error("the closure panicked: {message}; nothing of it is left")]
@@ -265,6 +296,9 @@ impl Error {
             }
             &Error::Bound { option, max, hint } => Error::Bound { option, max, hint },
             &Error::Poisoned { action } => Error::Poisoned { action },
+            &Error::NotLeader { leader } => Error::NotLeader { leader },
+            &Error::Diverged { lsn, page } => Error::Diverged { lsn, page },
+            &Error::Door { action, reason } => Error::Door { action, reason },
             &Error::Base { lsn, reason } => Error::Base { lsn, reason },
             Error::OutcomeUnknown { lsn, source } => {
                 Error::OutcomeUnknown { lsn: *lsn, source: Arc::clone(source) }
@@ -384,6 +418,20 @@ fn io_hint(source: &io::Error) -> &'static str {
             "; check owner and mode of the folder, and how its file system is mounted"
         }
         _ => "",
+    }
+}
+
+fn unknown_hint(source: &Error) -> &'static str {
+    match source {
+        Error::NotLeader { .. } => "look on the leader, or run it again with its request id",
+        _ => "reopen the database and look",
+    }
+}
+
+fn leader_hint(leader: Option<u64>) -> String {
+    match leader {
+        Some(node) => format!("send the write to node {node}, which leads"),
+        None => "send the write again when there is a leader".to_owned(),
     }
 }
 

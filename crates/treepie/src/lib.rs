@@ -78,6 +78,8 @@
 //! - [`Error::TransactionBroken`]: an operation failed half-way and the closure went on; its own
 //!   error says what to do before the transaction is run again.
 //! - [`Error::Locked`]: the database is open elsewhere.
+//! - [`Error::NotLeader`] and [`Error::OutcomeUnknown`], of a replicated database: run the write again on
+//!   the leader; [`Database::write_once`] makes that safe where the outcome is not known.
 //!
 //! The engine tells what it does through [`tracing`](https://docs.rs/tracing): opening, checkpoints
 //! and torn tails as `info` and `warn`, damage and failed writes as `error`.
@@ -98,6 +100,7 @@ pub mod limits;
 mod options;
 mod pager;
 mod recovery;
+pub mod replication;
 mod salvage;
 mod scrub;
 mod sync;
@@ -120,6 +123,7 @@ pub use tree::Key;
 pub use txn::{
     cursor::Cursor,
     meters::{SlowSite, Spread, WriteTimings},
+    once::{Once, RequestId},
     range::Range,
     snapshot::{Snapshot, Tree, TreeInfo},
     submit::Submitted,

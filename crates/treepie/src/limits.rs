@@ -25,6 +25,9 @@ pub const ANNOTATIONS_LEN_MAX: usize = 16 << 20;
 pub const LSN_MAX: u64 = 1 << 63;
 /// Highest number of pages: page numbers are 32 bits wide, and the last one is never used.
 pub const PAGE_COUNT_MAX: u32 = u32::MAX;
+/// Longest outcome of a request that is remembered, in bytes: with as many requests as by default they
+/// take 64 MiB at most.
+pub const REQUEST_OUTCOME_LEN_MAX: usize = 1024;
 /// Most copies at a time: each of them costs every write of the checkpoint a look.
 pub const COPIES_MAX: usize = 16;
 

@@ -21,16 +21,19 @@ use crate::{
     disk::{Disk, DiskFile, OpenMode},
     error::{Damage, Error, Result, Structure},
     format::{
-        bitmap::{bitmap_page, is_fixed, is_run_place, page_count_max, pages_per_group},
+        bitmap::{is_run_place, page_count_max},
         change::PageChange,
         meta::{FEATURES, FORMAT_VERSION, META_PAGE_SIZE_MAX, Meta, MetaError},
         overflow,
         page::{self, PAGE_HEADER_SIZE},
         record::Record,
     },
-    ids::{Lsn, PageId, TreeId},
+    ids::{Lsn, PageId},
     limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
-    pager::{directory::NewVersion, pool::Frame, space::Space, store::Pager, store::verify_bytes},
+    pager::{
+        bitmaps::load_space, directory::NewVersion, pool::Frame, space::Space, store::Pager,
+        store::verify_bytes,
+    },
     sync::{Planted, is_planted},
 };
 
@@ -324,33 +327,4 @@ impl Drop for Replay {
             self.pager.pool.release(frame);
         }
     }
-}
-
-/// Fixed pages at the beginning of a group, at most.
-const FIXED_MAX: u32 = 32;
-
-/// Reads the space map from the bitmap pages of all groups below `page_count`.
-fn load_space(pager: &Pager, lsn: Lsn, page_count: u32) -> Result<Space> {
-    let page_size = pager.page_size();
-    let mut space = Space::new(page_size);
-    for group in 0..page_count.div_ceil(pages_per_group(page_size)) {
-        let id = bitmap_page(group, page_size);
-        let bytes = pager.page(id, lsn)?;
-        if page::kind(bytes) != Some(page::PageKind::Bitmap) {
-            return Err(pager.corrupt(
-                id,
-                Damage::layout(Structure::Page(id, TreeId::NONE), "not a free-space bitmap"),
-            ));
-        }
-        let first = group * pages_per_group(page_size);
-        space.load_group(&bytes[PAGE_HEADER_SIZE..]);
-        if is_planted(Planted::BitLostAtReplay) {
-            space.give(PageId(space.page_count() - 1), 1);
-        }
-        let fixed = (first..first.saturating_add(FIXED_MAX)).map(PageId);
-        if fixed.filter(|id| is_fixed(*id, page_size)).any(|id| !space.is_used(id)) {
-            return Err(pager.damaged(id, "a fixed page is marked as free"));
-        }
-    }
-    Ok(space)
 }

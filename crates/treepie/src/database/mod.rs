@@ -8,6 +8,7 @@ mod open;
 #[cfg(test)]
 mod planted;
 mod records;
+mod replicate;
 mod report;
 mod room;
 #[cfg(feature = "shuttle")]

@@ -242,6 +242,8 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         background: options.background_threads,
         durability: options.durability,
         merging: options.merging,
+        recent_records: options.recent_records_memory,
+        requests_max: options.requests_max,
     };
     let point =
         CommitPoint { position: last, page_count: space.page_count(), time_us: recovered.last_us };
@@ -312,7 +314,8 @@ fn check_application(core: &Arc<Core>, options: &Options) -> Result<()> {
             wanted: format!("{name} {version}"),
         });
     }
-    if found_version < *version {
+    // On a replica the leader raises it.
+    if found_version < *version && !core.replicated.is_on() {
         drop(snapshot);
         let mut txn = WriteTxn::begin(core)?;
         txn.system_tree(METADATA)?.insert(KEY_APPLICATION_VERSION, version.to_le_bytes())?;

@@ -17,6 +17,7 @@
 //! `marks` last.
 
 mod cursor;
+mod log_stub;
 mod marks;
 mod pins;
 mod reader;
@@ -36,7 +37,7 @@ mod tests;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -213,6 +214,11 @@ impl Journal {
             shelf.wanted = Some(next_len);
             self.shared.shelf_changed.notify_all();
         }
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.shared.config.dir
     }
 
     /// Whether a failed write or sync has ended the journal until it is opened again.

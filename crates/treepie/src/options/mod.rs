@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod merging;
+mod replicating;
 
 pub(crate) use self::merging::Merging;
 pub use self::merging::{Durability, Overlap};
@@ -51,6 +52,8 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) merging: Merging,
+    pub(crate) recent_records_memory: usize,
+    pub(crate) requests_max: u64,
     pub(crate) scrub_interval: Option<Duration>,
     pub(crate) scrub_rate: u64,
     pub(crate) disk: Arc<dyn Disk>,
@@ -87,6 +90,8 @@ impl Options {
             durability: Durability::Sync,
             sync_interval: Duration::from_millis(100),
             merging: Merging::default(),
+            recent_records_memory: 64 << 20,
+            requests_max: 65_536,
             scrub_interval: None,
             scrub_rate: 8 << 20,
             disk: Arc::new(RealDisk),
@@ -279,6 +284,9 @@ impl Options {
         }
         if self.journal_max < self.checkpoint_distance {
             return refuse("journal_max", "must be at least checkpoint_distance");
+        }
+        if self.requests_max == 0 {
+            return refuse("requests_max", "must be at least 1");
         }
         self.merging.validate()
     }

@@ -150,6 +150,19 @@ impl Directory {
         Found::Map
     }
 
+    /// Gives the version of a page at `lsn` its bytes back, if it is hidden: those in front of it, that they
+    /// are made of, are about to be taken out, and lose theirs. Under the lock of the chains.
+    pub(super) fn uncover(&self, page: PageId, lsn: Lsn) {
+        self.walk_back(page, lsn, |node, source, hidden| {
+            let mut bytes = vec![0; node.len.load(Relaxed) as usize];
+            self.rebuild(&mut bytes, source, hidden);
+            let mut frame = source.hide().expect("the version in front has its bytes");
+            frame.bytes_mut().copy_from_slice(&bytes);
+            node.show(frame);
+            answer(node)
+        });
+    }
+
     fn rebuild(&self, bytes: &mut [u8], source: &Node, hidden: &[&Node]) {
         let newer = source.data().expect("the version in front of a hidden one has its bytes");
         assert_eq!(source.len.load(Relaxed), bytes.len() as u64, "versions have one length");

@@ -2,6 +2,7 @@
 //! free, and what a transaction has changed.
 
 pub mod access;
+pub mod bitmaps;
 mod chains;
 pub mod changed;
 pub mod copies;
@@ -14,6 +15,7 @@ pub mod pool;
 pub mod readers;
 pub mod saved;
 pub mod space;
+mod speculation;
 pub mod store;
 mod superseded;
 pub mod taken;

@@ -74,6 +74,30 @@ impl Space {
         }
     }
 
+    /// Makes a group what the bits of its bitmap page say; a new one must be the next. Returns whether it
+    /// could be done.
+    pub fn set_group(&mut self, group: u32, bits: &[u8]) -> bool {
+        if group == self.group_count && self.can_grow() {
+            self.load_group(bits);
+            return true;
+        }
+        if group >= self.group_count {
+            return false;
+        }
+        let first = group * pages_per_group(self.page_size);
+        for (index, bytes) in bits.chunks_exact(8).enumerate() {
+            let word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+            let at = first + index as u32 * 64;
+            let mut different = self.words[at as usize / 64] ^ word;
+            while different != 0 {
+                let bit = different.trailing_zeros();
+                different &= different - 1;
+                if word & (1 << bit) != 0 { self.set(at + bit) } else { self.clear(at + bit) }
+            }
+        }
+        true
+    }
+
     /// Adds the next group, whose fixed pages alone are used. Returns these pages.
     pub fn begin_group(&mut self) -> impl Iterator<Item = PageId> + use<> {
         let page_size = self.page_size;

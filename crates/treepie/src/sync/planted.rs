@@ -80,6 +80,18 @@ pub enum Planted {
     /// The catalog has one entry too many of each changed tree.
     WrongEntryCount,
 
+    // Replication.
+    /// What a leader has sealed stays when it loses leadership.
+    SpeculationKept,
+    /// A follower does not compare pages with what the leader made of them.
+    DivergenceUnseen,
+    /// Commits of a follower leave out the first change of each record.
+    ChangeLostAtApply,
+    /// Callers are told that their commit is final when it is sealed.
+    SettledEarly,
+    /// A request that comes again is run again.
+    RequestForgotten,
+
     // Pages.
     /// Pages that a run takes are not marked in their bitmap page.
     RunNotMarked,

@@ -24,6 +24,7 @@ use super::{
     job::{Queued, foreign},
     merger::Batch,
     meters::Step,
+    parked::Part,
     write::WriteTxn,
 };
 
@@ -38,6 +39,10 @@ struct Run<'a> {
     durability: Durability,
     flag: Arc<Flag>,
     settled: u32,
+    /// Whether those that were run have a record.
+    has_record: bool,
+    /// Of a replicated database: the LSN that the last part of it waits for, which is parked.
+    parked: Option<Lsn>,
 }
 
 /// What is said of a panic where there should be none.
@@ -61,7 +66,10 @@ pub(super) fn run<'a>(
         durability: batch.durability,
         flag: batch.flag,
         settled: 0,
+        has_record: false,
+        parked: None,
     };
+    let is_replicated = core.replicated.is_on();
     loop {
         writer = match room {
             Ok(()) => run.execute(writer),
@@ -73,11 +81,22 @@ pub(super) fn run<'a>(
         if run.outcomes.len() == run.jobs.len() {
             break;
         }
-        run.commit();
-        run.settle();
+        if is_replicated {
+            run.park();
+        } else {
+            run.commit();
+            run.settle();
+        }
         room = ask(core, more_room);
     }
     let overlaps = core.bounds.merging.overlaps(begin.elapsed(), count);
+    if is_replicated {
+        core.replicated.set_overlaps(overlaps);
+        run.park();
+        drop(writer);
+        core.replicated.settle(core);
+        return;
+    }
     let held = (!overlaps).then_some(writer);
     run.commit();
     drop(held);
@@ -131,8 +150,10 @@ impl<'a> Run<'a> {
                 break;
             }
         }
+        let base = txn.base();
         let sealed = txn.seal(self.durability);
         let writer = txn.into_writer();
+        self.has_record = sealed.as_ref().is_ok_and(|lsn| *lsn > base);
         core.meters.step(Step::Seal, before);
         for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
             *outcome = match &sealed {
@@ -146,6 +167,20 @@ impl<'a> Run<'a> {
     fn fail_rest(&mut self, error: &Error) {
         let count = self.jobs.len();
         self.outcomes.resize_with(count, || Err(error.duplicate()));
+    }
+
+    /// Parks those whose closures were run until what was sealed is final. This is the writer still, so
+    /// that what is parked is in the order of LSNs.
+    fn park(&mut self) {
+        let lsn = self.outcomes.iter().flatten().max().copied();
+        let lsn = lsn.or(self.parked).unwrap_or(Lsn(0));
+        let outcomes = self.outcomes.drain(..);
+        let jobs: VecDeque<_> = self.jobs.drain(..outcomes.len()).zip(outcomes).collect();
+        self.settled += u32::try_from(jobs.len()).expect("a batch is bounded");
+        let settled = if self.jobs.is_empty() { u32::MAX } else { self.settled };
+        let part = Part::new(jobs, Arc::clone(&self.flag), settled);
+        self.core.replicated.park(lsn, self.has_record, part);
+        self.parked = Some(lsn);
     }
 
     /// Makes final what was sealed.
@@ -183,6 +218,14 @@ impl Drop for Run<'_> {
         if std::thread::panicking() {
             self.core.poison(PANICKED, &Error::Poisoned { action: PANICKED });
         }
+        if self.parked.is_some() {
+            // Those in front of them are settled first.
+            if !self.jobs.is_empty() {
+                self.fail_rest(&Error::Poisoned { action: PANICKED });
+                self.park();
+            }
+            return;
+        }
         let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
         for job in self.jobs.drain(..) {
             let poisoned = Error::Poisoned { action: PANICKED };
@@ -199,11 +242,15 @@ impl Drop for Run<'_> {
     }
 }
 
-/// Waits while as many records are in flight as may be, by taking part in writing them.
+/// Waits while as many records are in flight as may be, by taking part in writing them; in a replicated
+/// database, until some of them are final.
 ///
 /// # Errors
-/// [`Error::Poisoned`]: what is unknown is the outcome of others.
+/// [`Error::Poisoned`]: what is unknown is the outcome of others. [`Error::NotLeader`].
 fn make_way(core: &Core) -> Result<()> {
+    if core.replicated.is_on() {
+        return core.replicated.wait_for_way(core);
+    }
     let (records, bytes) = core.pipeline.load();
     if core.bounds.merging.has_way(records, bytes) {
         return Ok(());

@@ -30,6 +30,7 @@ use super::{
     meters::Meters,
     pages::PagesState,
     pipeline::Pipeline,
+    replicated::Replicated,
     signals::{Ask, Signals},
     watch::Watch,
 };
@@ -50,6 +51,10 @@ pub struct Bounds {
     pub durability: Durability,
     /// Bounds of merged transactions.
     pub merging: Merging,
+    /// Bytes of recent records that a replicated database keeps in memory.
+    pub recent_records: usize,
+    /// Requests whose outcomes are remembered.
+    pub requests_max: u64,
 }
 
 /// The state of one open database.
@@ -70,6 +75,8 @@ pub struct Core {
     pub merger: Merger,
     /// Sealed records on their way to the journal.
     pub pipeline: Pipeline,
+    /// What it is in a cluster, if it is in one.
+    pub replicated: Replicated,
     /// Syncs later what is acknowledged before.
     pub flusher: Flusher,
     /// How far everything has come.
@@ -102,6 +109,8 @@ pub struct Writer {
     pub tail: JournalPosition,
     /// Reused from record to record.
     pub builder: RecordBuilder,
+    /// The space map in `pages` is not that of the newest state, because it could not be read.
+    pub is_stale: bool,
 }
 
 /// What a checkpoint at an LSN writes into the meta page.
@@ -115,9 +124,12 @@ pub struct CommitPoint {
     pub time_us: u64,
 }
 
-/// How far everything has come. LSNs only rise.
+/// How far everything has come. LSNs only rise, but for those of records that a replicated database has
+/// given up again.
 #[derive(Debug)]
 pub struct Watermarks {
+    /// Counts the falls: odd while there is one.
+    falls: Counter,
     checkpointed: AtomicU64,
     committed: AtomicU64,
     synced: AtomicU64,
@@ -130,6 +142,7 @@ impl Watermarks {
     pub fn new(checkpointed: Lsn, last: Lsn) -> Watermarks {
         let last = || AtomicU64::new(last.0);
         Watermarks {
+            falls: Counter::new(0),
             checkpointed: AtomicU64::new(checkpointed.0),
             committed: last(),
             synced: last(),
@@ -193,14 +206,28 @@ impl Watermarks {
         self.assert_ordered();
     }
 
+    /// Notes that the records above `lsn` were given up; nothing that is committed is.
+    pub fn fall_to(&self, lsn: Lsn) {
+        self.falls.fetch_add(1, SeqCst);
+        for mark in [&self.synced, &self.appended, &self.sealed] {
+            mark.store(mark.load(Acquire).min(lsn.0), Release);
+        }
+        self.falls.fetch_add(1, SeqCst);
+        self.assert_ordered();
+    }
+
     /// Each is read before the one that it may not pass, so that a concurrent rise cannot look like
-    /// a fall.
+    /// a fall; what is read beside a true fall says nothing.
     fn assert_ordered(&self) {
+        let falls = self.falls.load(SeqCst);
         let checkpointed = self.checkpointed();
         let committed = self.committed();
         let synced = self.synced();
         let appended = self.appended();
         let sealed = self.sealed();
+        if !falls.is_multiple_of(2) || self.falls.load(SeqCst) != falls {
+            return;
+        }
         assert!(checkpointed <= committed, "{self:?}");
         assert!(checkpointed <= synced, "{self:?}");
         assert!(synced <= appended, "{self:?}");
@@ -261,9 +288,11 @@ impl Core {
                 pages: PagesState::new(space),
                 tail: last,
                 builder: RecordBuilder::default(),
+                is_stale: false,
             }),
             merger: Merger::default(),
             pipeline: Pipeline::default(),
+            replicated: Replicated::new(bounds.recent_records),
             flusher: Flusher::default(),
             meters: Meters::default(),
             pager,
@@ -306,6 +335,7 @@ impl Core {
         }
         self.signals.wake_all();
         self.watch.wake();
+        self.replicated.wake();
     }
 
     /// Lets readers see a commit, which follows the last one.
@@ -318,7 +348,7 @@ impl Core {
     }
 
     /// Tells the checkpoint when there is work for it.
-    pub(super) fn ask_checkpoint(&self) {
+    pub fn ask_checkpoint(&self) {
         let pool = &self.pager.pool;
         let journal_bytes = self.journal.bytes_after(self.watermarks.checkpointed());
         if journal_bytes >= self.bounds.checkpoint_distance {

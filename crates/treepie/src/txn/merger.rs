@@ -132,7 +132,7 @@ impl Merger {
     /// Hands a closure over. Waits while the queue is full. Without threads of the merger, leads.
     ///
     /// # Errors
-    /// [`Error::Reentrant`], [`Error::Poisoned`].
+    /// [`Error::Reentrant`], [`Error::Poisoned`], [`Error::NotLeader`].
     pub fn submit<T: Send + 'static>(
         core: &Core,
         change: impl FnOnce(&mut WriteTxn<'_>) -> Result<T> + Send + 'static,
@@ -268,7 +268,11 @@ impl Merger {
 }
 
 fn check(core: &Core) -> Result<()> {
-    if is_writing(core) { Err(Error::Reentrant) } else { core.check_poison() }
+    if is_writing(core) {
+        return Err(Error::Reentrant);
+    }
+    core.check_poison()?;
+    core.replicated.check_writes()
 }
 
 impl Batch {

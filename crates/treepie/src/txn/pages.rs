@@ -5,6 +5,8 @@
 //! change. Sealing stamps LSN and checksum into each page, writes the noted blocks into the record,
 //! and hands the frames over as new versions: nothing is copied twice.
 
+mod apply;
+
 use std::sync::Arc;
 
 use crate::{
@@ -265,16 +267,9 @@ impl TxnPages {
     /// # Errors
     /// [`Error::Corrupt`] when a page that was changed cannot be read any more.
     pub(crate) fn seal(&mut self, lsn: Lsn, builder: &mut RecordBuilder) -> Result<NewVersions> {
-        let mut versions = NewVersions::with_capacity(self.dirty.len() + self.dirty.runs().len());
-        for &(first, len) in &self.freed {
-            builder.free(first, len);
-            if !self.dirty.contains(first) && !self.dirty.has_run(first) {
-                versions.push((first, NewVersion::Free));
-            }
-        }
-        // A page that was given back twice, because it was taken in between, is free once.
-        versions.sort_unstable_by_key(|(id, _)| *id);
-        versions.dedup_by_key(|(id, _)| *id);
+        self.freed.iter().for_each(|&(first, len)| builder.free(first, len));
+        let mut versions = self.freed_versions();
+        versions.reserve(self.dirty.len() + self.dirty.runs().len());
         let mut failure = None;
         let mut old = vec![0; self.pager.page_size()];
         for id in self.dirty.ids() {

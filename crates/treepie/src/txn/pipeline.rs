@@ -104,6 +104,9 @@ impl Pipeline {
     /// # Errors
     /// Those of [`Journal::reserve`](crate::journal::Journal::reserve).
     pub fn reserve(&self, core: &Core, record: &SealedRecord, room: Room) -> Result<()> {
+        if core.replicated.is_on() {
+            return core.replicated.reserve(core, record, room);
+        }
         let in_flight = self.queue.lock().reserved;
         match core.journal.reserve(in_flight + group_len(&[record]), Room::Common) {
             Err(error) if room == Room::Reserve && is_full(&error) => {
@@ -267,6 +270,9 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::commit`].
     pub fn sync(&self, core: &Core) -> Result<Lsn> {
+        if core.replicated.is_on() {
+            return core.replicated.sync(core);
+        }
         let lsn = core.watermarks.sealed();
         self.commit(core, lsn, Durability::Sync)?;
         Ok(lsn)

@@ -3,8 +3,8 @@
 
 use crate::{
     error::{Error, Result},
-    format::record::{RecordKind, RecordMeta, SealedRecord},
-    ids::{Lsn, Term},
+    format::record::{RecordMeta, SealedRecord},
+    ids::{Lsn, PageId},
     journal::{JournalPosition, Room},
     options::Durability,
     sync::{Planted, is_planted},
@@ -37,14 +37,19 @@ impl WriteTxn<'_> {
     /// Those of [`commit`](WriteTxn::commit) that leave nothing behind.
     pub(super) fn seal(&mut self, durability: Durability) -> Result<Lsn> {
         self.check()?;
+        self.core.replicated.check_writes()?;
         self.write_catalog()?;
         let pages = self.pages.as_ref().expect("the transaction has not ended");
         if pages.is_clean() && self.annotations.is_empty() {
             return Ok(self.reader.lsn());
         }
-        let (record, point) = self.make_record()?;
-        let lsn = record.lsn;
-        self.core.pipeline.push(self.core, InFlight { record, point, durability });
+        let (record, point, pages) = self.make_record()?;
+        let (core, lsn) = (self.core, record.lsn);
+        if core.replicated.is_on() {
+            core.replicated.push(core, record, point, pages);
+        } else {
+            core.pipeline.push(core, InFlight { record, point, durability });
+        }
         Ok(lsn)
     }
 
@@ -69,8 +74,9 @@ impl WriteTxn<'_> {
         left < found && taken <= given || left <= found && taken < given
     }
 
-    /// Turns the changes into a record and into versions that only readers of its LSN will see.
-    fn make_record(&mut self) -> Result<(SealedRecord, CommitPoint)> {
+    /// Turns the changes into a record and into versions that only readers of its LSN will see. In a
+    /// replicated database the pages that have one are returned too.
+    fn make_record(&mut self) -> Result<(SealedRecord, CommitPoint, Vec<PageId>)> {
         let core = self.core;
         let shrinks = self.shrinks();
         let pages = self.pages.as_mut().expect("the transaction has not ended");
@@ -87,9 +93,9 @@ impl WriteTxn<'_> {
             writer.builder.annotate(annotation);
         }
         let meta = RecordMeta {
-            kind: RecordKind::Transaction,
+            kind: self.kind,
             lsn,
-            term: Term(0),
+            term: core.replicated.term(),
             page_size: core.pager.page_size(),
             time_us: core.disk.now_us(),
             known_committed: core.watermarks.committed(),
@@ -107,6 +113,8 @@ impl WriteTxn<'_> {
             return Err(error);
         }
         pages.sealed();
+        let is_replicated = core.replicated.is_on();
+        let ids = versions.iter().map(|(id, _)| *id).filter(|_| is_replicated).collect();
         let mut change = core.pager.directory.change(&core.pager.registry);
         for (id, version) in versions {
             change.put(id, lsn, version, &core.pager.pool);
@@ -118,6 +126,6 @@ impl WriteTxn<'_> {
             page_count: pages.page_count(),
             time_us: meta.time_us,
         };
-        Ok((record, point))
+        Ok((record, point, ids))
     }
 }

@@ -21,6 +21,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    format::record::RecordKind,
     ids::Lsn,
     limits::ANNOTATIONS_LEN_MAX,
     options::Durability,
@@ -57,6 +58,8 @@ pub struct WriteTxn<'db> {
     pub(super) broken: Option<&'static str>,
     /// Something is to be sealed from closures before this one.
     pub(super) kept: bool,
+    /// What its record is for.
+    pub(super) kind: RecordKind,
     /// Tells its handles from those of other transactions and closures.
     pub(super) number: u64,
 }
@@ -83,7 +86,8 @@ impl<'db> WriteTxn<'db> {
     /// Waits for the writer before, and begins on top of its state.
     ///
     /// # Errors
-    /// [`Error::Reentrant`], [`Error::Poisoned`], [`Error::Bound`], [`Error::Corrupt`].
+    /// [`Error::Reentrant`], [`Error::Poisoned`], [`Error::NotLeader`], [`Error::Bound`],
+    /// [`Error::Corrupt`].
     #[track_caller]
     pub(crate) fn begin(core: &'db Core) -> Result<WriteTxn<'db>> {
         let location = Location::caller();
@@ -112,7 +116,7 @@ impl<'db> WriteTxn<'db> {
         mut writer: MutexGuard<'db, Writer>,
         location: &'static Location<'static>,
     ) -> Result<WriteTxn<'db>, (MutexGuard<'db, Writer>, Error)> {
-        if let Err(error) = core.check_poison() {
+        if let Err(error) = core.check_poison().and_then(|()| core.replicated.check_writes()) {
             return Err((writer, error));
         }
         let base = writer.tail.lsn;
@@ -150,6 +154,7 @@ impl<'db> WriteTxn<'db> {
             annotations_before: 0,
             broken: None,
             kept: false,
+            kind: RecordKind::Transaction,
             number: core.counters.transactions.fetch_add(1, Relaxed),
         })
     }
@@ -329,7 +334,8 @@ impl<'db> WriteTxn<'db> {
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`] when the journal cannot be written or synced: the database is
-    /// poisoned, and whether the changes survive shows when it is reopened.
+    /// poisoned, and whether the changes survive shows when it is reopened; or when leadership of a
+    /// replicated one is lost meanwhile. [`Error::NotLeader`] when it was lost before.
     /// [`Error::TransactionBroken`] when an operation failed half-way before. In any other case everything is undone.
     pub fn commit(self) -> Result<Lsn> {
         let durability = self.core.bounds.durability;
@@ -341,12 +347,34 @@ impl<'db> WriteTxn<'db> {
     /// # Errors
     /// As [`commit`](WriteTxn::commit).
     pub fn commit_as(mut self, durability: Durability) -> Result<Lsn> {
-        let core = self.core;
+        let (core, base) = (self.core, self.base());
         let lsn = self.seal(durability)?;
+        if core.replicated.is_on() {
+            // The next transaction does not wait for this one to be final, and begins behind it.
+            let waiter = core.replicated.park_one(lsn, lsn > base);
+            drop(self.into_writer());
+            core.replicated.settle(core);
+            return waiter.wait();
+        }
         let writer = self.into_writer();
         let committed = core.pipeline.commit(core, lsn, durability);
         drop(writer);
         committed.map(|()| lsn)
+    }
+
+    /// What its record is for, other than a transaction.
+    pub(crate) fn set_kind(&mut self, kind: RecordKind) {
+        self.kind = kind;
+    }
+
+    /// Seals it and goes on, whenever it will be final. Returns the LSN of the record.
+    ///
+    /// # Errors
+    /// Those of [`commit`](WriteTxn::commit) that leave nothing behind.
+    pub(crate) fn seal_only(mut self) -> Result<Lsn> {
+        let lsn = self.seal(Durability::Sync)?;
+        drop(self.into_writer());
+        Ok(lsn)
     }
 
     /// Ends the transaction, and hands the writer's place on. What was not sealed is undone.
