@@ -1,0 +1,263 @@
+//! The thread that owns the replica. It does no I/O and touches no payload: it tells the replica what has
+//! happened, and hands out what the replica wants done.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use treepie::replication::SharedRecord;
+
+use super::{
+    feeder::Wanted,
+    input::{ChangeDone, Input, ReadDone},
+    log::{DoorLog, bytes_of},
+    shared::Shared,
+    writer::Decision,
+};
+use crate::{
+    ids::NodeId,
+    log::Log,
+    members::{ChangeError, Members},
+    message::Message,
+    replica::{Effect, Job, ReadError, Refused, Replica, Stopped},
+    transport::{RecordToSend, Sent, Transport},
+};
+
+/// Inputs that are taken before the replica is asked what it wants.
+const INPUTS_MAX: usize = 256;
+
+/// Where what the replica wants done is done.
+pub(super) struct Hands {
+    pub(super) log: Arc<DoorLog>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) journal: Sender<Job<SharedRecord>>,
+    pub(super) decisions: Sender<Decision>,
+    pub(super) feeder: Sender<Wanted>,
+    pub(super) inputs: Sender<Input>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The replica, and who waits for it.
+pub(super) struct Driver {
+    replica: Replica<DoorLog>,
+    hands: Hands,
+    tick: Duration,
+    reads: HashMap<u64, ReadDone>,
+    changes: HashMap<u64, ChangeDone>,
+    /// Numbers of reads and changes.
+    next: u64,
+    /// It has stopped, and the database was told.
+    is_over: bool,
+}
+
+impl Driver {
+    pub(super) fn new(replica: Replica<DoorLog>, hands: Hands, tick: Duration) -> Driver {
+        let (reads, changes) = (HashMap::new(), HashMap::new());
+        Driver { replica, hands, tick, reads, changes, next: 1, is_over: false }
+    }
+
+    /// Its life.
+    pub(super) fn run(mut self, inputs: &Receiver<Input>) {
+        let clock = self.hands.shared.clock;
+        let mut next_tick = clock.now() + self.tick;
+        loop {
+            let mut goes_on = match inputs.recv_timeout(next_tick.saturating_sub(clock.now())) {
+                Ok(input) => self.take(input),
+                Err(RecvTimeoutError::Timeout) => true,
+                Err(RecvTimeoutError::Disconnected) => false,
+            };
+            for input in inputs.try_iter().take(INPUTS_MAX) {
+                goes_on = goes_on && self.take(input);
+            }
+            if !goes_on {
+                break;
+            }
+            let now = clock.now();
+            if now >= next_tick {
+                self.replica.tick(now);
+                next_tick = now + self.tick;
+            }
+            self.act(now);
+        }
+        self.end();
+    }
+
+    /// Tells everyone who waits that there is nothing to wait for.
+    fn end(&mut self) {
+        for (_, done) in self.reads.drain() {
+            done(Err(ReadError::TimedOut));
+        }
+        for (_, done) in self.changes.drain() {
+            done(Err(ChangeError::NotLeader { leader: None }));
+        }
+    }
+
+    /// Returns whether the node goes on.
+    fn take(&mut self, input: Input) -> bool {
+        let now = self.hands.shared.clock.now();
+        match input {
+            Input::Message(message, records, credit) => {
+                self.message(now, &message, &records);
+                drop(credit);
+            }
+            Input::Sealed(record) => self.replica.sealed(record),
+            Input::Persisted(number) => self.replica.persisted(number),
+            Input::Applied(lsn) => self.replica.applied(lsn),
+            Input::Followed(number, last) => self.replica.followed(number, last),
+            Input::MembersRefused => self.replica.members_refused(),
+            Input::Read { at_least, timeout, done } => self.read(now, at_least, timeout, done),
+            Input::Staleness(reply) => drop(reply.send(self.replica.staleness(now))),
+            Input::Change(change, done) => {
+                let id = self.number();
+                match self.replica.change(id, &change) {
+                    Ok(()) => drop(self.changes.insert(id, done)),
+                    Err(error) => done(Err(error)),
+                }
+            }
+            Input::Transfer(to, reply) => drop(reply.send(self.replica.transfer(to))),
+            Input::Unreachable(node) => self.replica.unreachable(node),
+            Input::InstallEnded(node, is_whole) => self.replica.install_ended(node, is_whole),
+            Input::Failed(error) => self.replica.failed(&error),
+            Input::Status(reply) => {
+                let status = (self.replica.status(), self.replica.stopped().cloned());
+                drop(reply.send(status));
+            }
+            Input::Stop => return false,
+        }
+        true
+    }
+
+    fn message(&mut self, now: Duration, message: &Message, records: &[SharedRecord]) {
+        match self.replica.message(now, message, records) {
+            Ok(()) | Err(Refused::Stopped) => {}
+            Err(refused) => {
+                let (from, kind) = (message.from.0, message.kind);
+                tracing::warn!(from, ?kind, %refused, "a message was not taken");
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        now: Duration,
+        at_least: Option<treepie::ids::Lsn>,
+        timeout: Duration,
+        done: ReadDone,
+    ) {
+        let (id, deadline) = (self.number(), now + timeout);
+        let added = match at_least {
+            None => self.replica.read(now, id, deadline),
+            Some(lsn) => self.replica.read_at_least(id, lsn, deadline),
+        };
+        match added {
+            Ok(()) if !self.is_over => drop(self.reads.insert(id, done)),
+            Ok(()) => done(Err(ReadError::TimedOut)),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Hands out what the replica wants done.
+    fn act(&mut self, now: Duration) {
+        match self.replica.effects(now) {
+            Ok(effects) => effects.into_iter().for_each(|effect| self.hand_out(effect)),
+            Err(stopped) => self.stopped(&stopped),
+        }
+        self.hands.shared.note(&self.replica);
+    }
+
+    fn stopped(&mut self, stopped: &Stopped) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        tracing::error!(%stopped, "this node takes no more part in its cluster");
+        // Who waits for a commit learns that it is not known.
+        drop(self.hands.decisions.send(Decision::Follow(None, u64::MAX)));
+        self.end();
+    }
+
+    fn hand_out(&mut self, effect: Effect<SharedRecord>) {
+        let hands = &self.hands;
+        match effect {
+            Effect::Send { message, records } => hands.send(message, records),
+            Effect::Persist(job) => drop(hands.journal.send(job)),
+            Effect::Commit(lsn) => drop(hands.decisions.send(Decision::Commit(lsn))),
+            Effect::Lead(term) => drop(hands.decisions.send(Decision::Lead(term))),
+            Effect::Follow { leader, number } => {
+                drop(hands.decisions.send(Decision::Follow(leader, number)));
+            }
+            Effect::Answer { id, outcome } => {
+                if let Some(done) = self.reads.remove(&id) {
+                    done(outcome);
+                }
+            }
+            Effect::SetMembers { members, change } => hands.set_members(members, change),
+            Effect::Changed { id, outcome } => {
+                if let Some(done) = self.changes.remove(&id) {
+                    done(outcome);
+                }
+            }
+            Effect::Members(members) => hands.meet(&members),
+            Effect::Install { peer, .. } => hands.install(peer),
+        }
+    }
+}
+
+impl Hands {
+    fn send(&self, mut message: Message, records: Vec<Option<SharedRecord>>) {
+        let to = message.to;
+        let has_records = !records.is_empty();
+        let mut here = Vec::with_capacity(records.len());
+        for (entry, record) in message.entries.iter_mut().zip(&records) {
+            let record = record.clone().or_else(|| self.log.door.recent(entry.lsn));
+            let Some(record) = record.filter(|record| record.term() == entry.term) else { break };
+            *entry = crate::log::LogRecord::entry(&record);
+            here.push(RecordToSend::Here(bytes_of(record)));
+        }
+        let is_taken = if here.len() == records.len() {
+            self.transport.send(message, here) == Sent::Queued
+        } else {
+            self.feeder.try_send((message, records)).is_ok()
+        };
+        if !is_taken && has_records {
+            drop(self.inputs.send(Input::Unreachable(to)));
+        }
+    }
+
+    /// Sealing may wait for way, which only the other threads make.
+    fn set_members(&self, members: Vec<u8>, change: Vec<u8>) {
+        let (log, inputs) = (Arc::clone(&self.log), self.inputs.clone());
+        let spawned = self.shared.spawn("treepie members", move || {
+            if let Err(error) = log.set_members(&members, &change) {
+                tracing::warn!(%error, "a change of members could not be sealed");
+                drop(inputs.send(Input::MembersRefused));
+            }
+        });
+        if !spawned {
+            drop(self.inputs.send(Input::MembersRefused));
+        }
+    }
+
+    /// The members have changed.
+    fn meet(&self, members: &Members) {
+        self.shared.meet(members);
+    }
+
+    fn install(&self, peer: NodeId) {
+        let (shared, log, inputs) =
+            (Arc::clone(&self.shared), Arc::clone(&self.log), self.inputs.clone());
+        let spawned = self.shared.spawn("treepie install", move || {
+            let sent = super::install::push(&shared, &log, peer);
+            if let Err(error) = &sent {
+                tracing::warn!(node = peer.0, %error, "a node could not be given all pages");
+            }
+            drop(inputs.send(Input::InstallEnded(peer, sent.is_ok())));
+        });
+        if !spawned {
+            drop(self.inputs.send(Input::InstallEnded(peer, false)));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What reaches the thread that owns the replica, and the clock that it reads.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use treepie::{
+    ids::Lsn,
+    replication::{Outlet, SharedRecord},
+};
+
+use crate::{
+    ids::NodeId,
+    members::{Change, ChangeError},
+    message::Message,
+    replica::{ReadError, Status, Stopped},
+    transport::Credit,
+};
+
+/// Gets the answer to a read; it must not wait for anything.
+pub(super) type ReadDone = Box<dyn FnOnce(Result<Lsn, ReadError>) + Send>;
+/// Gets the outcome of a change; it must not wait for anything.
+pub(super) type ChangeDone = Box<dyn FnOnce(Result<Lsn, ChangeError>) + Send>;
+
+/// What happens to a node.
+pub(super) enum Input {
+    /// A message came; the credit goes when it was taken.
+    Message(Message, Vec<SharedRecord>, Credit),
+    /// The database has sealed a record.
+    Sealed(SharedRecord),
+    /// Jobs of the journal are durable, up to this one.
+    Persisted(u64),
+    /// Readers see this LSN.
+    Applied(Lsn),
+    /// A call to follow is done, and the log ends there.
+    Followed(u64, Lsn),
+    /// A change of members could not be sealed.
+    MembersRefused,
+    /// A linearizable read, or one of a state at or after an LSN.
+    Read { at_least: Option<Lsn>, timeout: Duration, done: ReadDone },
+    /// How old the state here may be.
+    Staleness(Sender<Option<Duration>>),
+    /// A change of the members.
+    Change(Change, ChangeDone),
+    /// Hand leadership over.
+    Transfer(NodeId, Sender<Result<(), ChangeError>>),
+    /// Messages to a node are lost.
+    Unreachable(NodeId),
+    /// A page stream to a node has ended, and whether it is whole.
+    InstallEnded(NodeId, bool),
+    /// The journal or the database has failed.
+    Failed(treepie::Error),
+    /// How it is.
+    Status(Sender<(Status, Option<Stopped>)>),
+    /// The end.
+    Stop,
+}
+
+/// Sends sealed records to the thread that owns the replica.
+pub(super) struct SealedOutlet(pub Sender<Input>);
+
+impl Outlet for SealedOutlet {
+    fn sealed(&self, record: SharedRecord) {
+        // Nobody is there any more when the node is being stopped.
+        let _ = self.0.send(Input::Sealed(record));
+    }
+}
+
+/// A clock that nobody sets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn new() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(super) fn now(self) -> Duration {
+        self.0.elapsed()
+    }
+}

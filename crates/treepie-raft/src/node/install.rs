@@ -1,0 +1,226 @@
+//! All pages, from one node to another: on a connection of its own, as a stream of backups.
+//!
+//! ```text
+//! who has them     term ── stream of pages ── end
+//! who gets them                               ── 1, when it has taken them over
+//! ```
+//!
+//! The first 8 bytes are the term of the last record that the pages hold. The stream goes straight to the
+//! folder of a new database beside the old one; it is verified, given term and vote, made durable, and
+//! only then takes the place of the old one. Until then the node goes on with what it has.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use treepie::{
+    Database,
+    ids::Term,
+    replication::{HardState, Outlet, SharedRecord},
+};
+use treepie_snapshot::{BackupOptions, Control, RestoreOptions, backup, restore};
+
+use super::{
+    error::NodeError,
+    log::DoorLog,
+    shared::Shared,
+    start::{start, stop},
+};
+use crate::{
+    ids::NodeId,
+    transport::PageStream,
+    wire::Refusal,
+};
+
+/// Here are all pages.
+const PUSH: &[u8] = b"push";
+/// Send me all pages.
+const FETCH: &[u8] = b"fetch";
+/// What says that they were taken over.
+const TAKEN: [u8; 1] = [1];
+/// How long taking them over may last: the new database is verified and synced.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(600);
+
+/// Nothing is sealed by a database that is being made.
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn sealed(&self, _: SharedRecord) {}
+}
+
+/// Gives a node all pages, and waits until it has taken them over.
+pub(super) fn push(shared: &Shared, log: &DoorLog, peer: NodeId) -> Result<(), NodeError> {
+    let transport = shared.transport.get().ok_or(NodeError::NotRunning)?;
+    let mut stream = transport.open_pages(peer, PUSH.to_vec())?;
+    send(shared, log, &mut stream)?;
+    stream.set_patience(TAKE_OVER_MAX).map_err(NodeError::Stream)?;
+    let mut taken = [0; 1];
+    stream.read_exact(&mut taken).map_err(NodeError::Stream)?;
+    if taken == TAKEN { Ok(()) } else { Err(wrong("it did not take them over")) }
+}
+
+fn send(shared: &Shared, log: &DoorLog, stream: &mut PageStream) -> Result<(), NodeError> {
+    let database = shared.database().ok_or(NodeError::NotRunning)?;
+    let term = log.door.state();
+    let term = log.door.term(term.committed).ok_or_else(|| wrong("its term is not known"))?;
+    stream.write_all(&term.0.to_le_bytes()).map_err(NodeError::Stream)?;
+    let (stream, report) = backup(&database, stream, &BackupOptions::new(), Control::new())?;
+    // Another leader may have come in between; then the other side sees a stream without an end.
+    if log.door.term(report.summary.last.lsn) != Some(term) {
+        return Err(wrong("the term has changed meanwhile; it may be tried again"));
+    }
+    stream.finish().map_err(NodeError::Stream)
+}
+
+/// Serves a page stream that another node has opened.
+pub(super) fn serve(shared: &Arc<Shared>, mut stream: PageStream) {
+    let node = stream.node().0;
+    let purpose = stream.purpose().to_vec();
+    let served = match &purpose[..] {
+        PUSH => match shared.installing.try_lock() {
+            Some(_turn) => receive(shared, &mut stream),
+            None => return stream.refuse(Refusal::Busy),
+        },
+        FETCH => match shared.log() {
+            Some(log) => send(shared, &log, &mut stream),
+            None => return stream.refuse(Refusal::Stopping),
+        },
+        _ => return stream.refuse(Refusal::Lane),
+    };
+    match served {
+        Ok(()) => tracing::info!(node, "all pages have gone from one node to the other"),
+        Err(error) => tracing::warn!(node, %error, "a page stream has failed"),
+    }
+}
+
+/// Takes all pages, and exchanges the database.
+fn receive(shared: &Arc<Shared>, stream: &mut PageStream) -> Result<(), NodeError> {
+    let path = shared.path();
+    let installed = beside(&path, "installed");
+    remove(&installed)?;
+    let term = take(shared, stream, &installed)?;
+    exchange(shared, &path, &installed, term)?;
+    stream.write_all(&TAKEN).map_err(NodeError::Stream)?;
+    stream.finish().map_err(NodeError::Stream)
+}
+
+/// Makes a database of the pages that come; returns the term of its last record.
+fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<Term, NodeError> {
+    let mut term = [0; 8];
+    stream.read_exact(&mut term).map_err(NodeError::Stream)?;
+    let engine = shared.options.engine.clone();
+    let options = RestoreOptions::new().engine(engine).replica(true).check(false);
+    restore(&mut *stream, target, &options, Control::new())?;
+    // It ends in order only where its term is right.
+    match stream.read(&mut [0; 1]).map_err(NodeError::Stream)? {
+        0 => Ok(Term(u64::from_le_bytes(term))),
+        _ => Err(wrong("it goes on behind its end")),
+    }
+}
+
+/// Gives a new database term and vote, as durable as the pages.
+fn prepare(shared: &Shared, path: &Path, term: Term, known: HardState) -> Result<(), NodeError> {
+    let database = shared.options.engine.open(path)?;
+    let lineage = database.lineage();
+    if (lineage.database_id, lineage.epoch) != (shared.cluster.database, shared.cluster.epoch) {
+        return Err(wrong("it is that of another cluster"));
+    }
+    let door = database.replicate(Arc::new(Nowhere))?;
+    door.set_base_term(term)?;
+    let hard_state = if known.term >= term { known } else { HardState { term, vote: 0 } };
+    door.append(Some(hard_state), &[])?;
+    door.sync()?;
+    drop(door);
+    database.close()?;
+    Ok(())
+}
+
+/// Puts a new database in the place of the one that runs. Who holds a handle of the old one goes on to
+/// read its last state.
+fn exchange(
+    shared: &Arc<Shared>,
+    path: &Path,
+    installed: &Path,
+    term: Term,
+) -> Result<(), NodeError> {
+    let mut slot = shared.running.write();
+    let Some(mut running) = slot.take() else { return Err(NodeError::NotRunning) };
+    stop(&mut running);
+    // From here on it votes for nobody, so that this stays true.
+    let hard_state = running.log.door.state().hard_state;
+    let exchanged = prepare(shared, installed, term, hard_state).and_then(|()| {
+        let old = beside(path, "replaced");
+        remove(&old)?;
+        rename(path, &old)?;
+        rename(installed, path)
+    });
+    if let Err(error) = exchanged {
+        let database = running.database.clone();
+        drop(running);
+        *slot = Some(start(shared, database)?);
+        return Err(error);
+    }
+    drop(running);
+    let database = shared.options.engine.open(path)?;
+    *slot = Some(start(shared, database)?);
+    drop(slot);
+    remove(&beside(path, "replaced"))
+}
+
+/// Gets all pages from a member, for a node that has nothing yet.
+pub(super) fn fetch(shared: &Shared, member: NodeId, path: &Path) -> Result<Database, NodeError> {
+    let transport = shared.transport.get().ok_or(NodeError::NotRunning)?;
+    let mut stream = transport.open_pages(member, FETCH.to_vec())?;
+    let installed = beside(path, "installed");
+    remove(&installed)?;
+    let term = take(shared, &mut stream, &installed)?;
+    prepare(shared, &installed, term, HardState { term, vote: 0 })?;
+    rename(&installed, path)?;
+    Ok(shared.options.engine.open(path)?)
+}
+
+/// Completes an exchange that was cut off between its two renames.
+pub(super) fn complete(path: &Path) -> Result<(), NodeError> {
+    let installed = beside(path, "installed");
+    if !path.exists() && installed.exists() && beside(path, "replaced").exists() {
+        rename(&installed, path)?;
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    name.into()
+}
+
+fn remove(path: &Path) -> Result<(), NodeError> {
+    for path in [path.to_owned(), beside(path, "partial")] {
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(NodeError::Folder { action: "remove", path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), NodeError> {
+    let parent = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let renamed = fs::rename(from, to);
+    let synced = renamed.and_then(|()| fs::File::open(parent)?.sync_all());
+    synced.map_err(|source| NodeError::Folder { action: "rename to", path: to.into(), source })
+}
+
+fn wrong(what: &'static str) -> NodeError {
+    NodeError::Stream(io::Error::new(io::ErrorKind::InvalidData, what))
+}

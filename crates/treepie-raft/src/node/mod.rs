@@ -1,0 +1,374 @@
+//! A node: a database that is replicated, with its threads and connections.
+//!
+//! ```text
+//!            transport ──► raft (owns the replica) ──► journal: append, sync
+//!  database ──sealed─────►      no I/O             ──► commit: what readers see
+//!                                                  ──► feeder: old records for who is behind
+//!                                                  ──► transport: messages, records
+//! ```
+
+mod driver;
+mod error;
+mod feeder;
+mod input;
+mod install;
+mod log;
+mod options;
+mod shared;
+mod start;
+mod writer;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::bounded;
+use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
+
+use self::{
+    input::{ChangeDone, Input, ReadDone},
+    shared::{Ears, Shared, Stored},
+};
+use crate::{
+    ids::{ClusterId, NodeId},
+    members::{Change, ChangeError, Members, Place},
+    replica::{ReadError, Status, Stopped},
+    transport::{PeerStatus, TcpTransport, TransportOptions},
+};
+
+pub use self::{error::NodeError, options::NodeOptions};
+
+/// How long a node is asked for its status before it counts as not running.
+const STATUS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A replicated database: one node of a cluster.
+///
+/// Its [`database`](Node::database) is used as any other: the same closures, the same receipts. Writes are
+/// taken on the node that leads; elsewhere they are refused with
+/// [`NotLeader`](treepie::Error::NotLeader), which is safe to repeat on the node that it names. A write
+/// that was sealed when leadership was lost ends with [`OutcomeUnknown`](treepie::Error::OutcomeUnknown).
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+/// How a node is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Its part in consensus.
+    pub replica: Status,
+    /// Why it takes no more part, if it does not.
+    pub stopped: Option<Stopped>,
+    /// Its connections.
+    pub peers: Vec<PeerStatus>,
+    /// How far its database is.
+    pub database: treepie::Stats,
+}
+
+impl Node {
+    /// Makes a database a node of a cluster: the one that it is in, or, with
+    /// [`found`](NodeOptions::found), a new one of this node alone.
+    ///
+    /// # Errors
+    /// [`NodeError`]: the address cannot be listened on, somebody else replicates the database, or its log
+    /// contradicts itself.
+    pub fn start(database: Database, options: NodeOptions) -> Result<Node, NodeError> {
+        let lineage = database.lineage();
+        let cluster = ClusterId { database: lineage.database_id, epoch: lineage.epoch };
+        let path = database.path().to_owned();
+        let node = Node::listen(options, cluster, &path)?;
+        node.run(database)?;
+        Ok(node)
+    }
+
+    /// Opens the database in the folder `path`, and starts a node on it.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn open(path: impl AsRef<Path>, options: NodeOptions) -> Result<Node, NodeError> {
+        install::complete(path.as_ref())?;
+        let database = options.engine.open(path)?;
+        Node::start(database, options)
+    }
+
+    /// Gets all pages from a member of a cluster into the folder `path`, which must not be there, and
+    /// starts a node on them. It takes part once it was added as a learner, on the leader.
+    ///
+    /// # Errors
+    /// As [`Node::start`]; and where the pages cannot be had.
+    pub fn join(
+        path: impl AsRef<Path>,
+        options: NodeOptions,
+        cluster: ClusterId,
+        (member, address): (NodeId, &str),
+    ) -> Result<Node, NodeError> {
+        let path = path.as_ref();
+        let node = Node::listen(options, cluster, path)?;
+        let transport = node.shared.transport.get().ok_or(NodeError::NotRunning)?;
+        transport.set_peer(member, address);
+        let database = install::fetch(&node.shared, member, path)?;
+        node.run(database)?;
+        Ok(node)
+    }
+
+    fn listen(options: NodeOptions, cluster: ClusterId, path: &Path) -> Result<Node, NodeError> {
+        let (listen, security) = (options.listen.clone(), options.security.clone());
+        let mut transport = TransportOptions::new(options.id, cluster, listen, security)
+            .send_credit(options.send_credit)
+            .receive_credit(options.receive_credit);
+        if let Some(address) = &options.advertised {
+            transport = transport.advertised(address);
+        }
+        let shared = Arc::new(Shared::new(options, cluster, path.to_owned()));
+        let (ears, stored) = (Ears(Arc::downgrade(&shared)), Stored(Arc::downgrade(&shared)));
+        let started = TcpTransport::start(transport, Arc::new(ears), Arc::new(stored))?;
+        shared.set_transport(started);
+        Ok(Node { shared })
+    }
+
+    fn run(&self, database: Database) -> Result<(), NodeError> {
+        let mut slot = self.shared.running.write();
+        *slot = Some(start::start(&self.shared, database)?);
+        Ok(())
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared.options.id
+    }
+
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.shared.cluster
+    }
+
+    /// Where it listens for other nodes.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`] after it was stopped.
+    pub fn address(&self) -> Result<SocketAddr, NodeError> {
+        let transport = self.shared.transport.get().ok_or(NodeError::NotRunning)?;
+        Ok(transport.local_address())
+    }
+
+    /// The database. Ask again for each use rather than keep it: where this node has to be given all
+    /// pages anew, a new database takes the place of the old one, whose handles show its last state from
+    /// then on, and refuse writes.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`] while that goes on.
+    pub fn database(&self) -> Result<Database, NodeError> {
+        self.shared.database().ok_or(NodeError::NotRunning)
+    }
+
+    /// As [`Database::write`]: when it returns, a majority has the changes on their disks.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    ///
+    /// # Panics
+    /// If `change` does.
+    #[track_caller]
+    pub fn write<T: Send>(
+        &self,
+        change: impl FnOnce(&mut WriteTxn<'_>) -> treepie::Result<T> + Send,
+    ) -> Result<Receipt<T>, NodeError> {
+        Ok(self.database()?.write(change)?)
+    }
+
+    /// A snapshot that has everything that was acknowledged to anybody before the call, on any node.
+    ///
+    /// # Errors
+    /// [`NodeError::Read`] when no quorum has confirmed it within `timeout`.
+    #[track_caller]
+    pub fn read_linearizable(&self, timeout: Duration) -> Result<Snapshot, NodeError> {
+        self.read_when(None, timeout)
+    }
+
+    /// A snapshot of a state at or after an LSN: that of a receipt, to read one's own writes anywhere.
+    ///
+    /// # Errors
+    /// [`NodeError::Read`] when this node is not there within `timeout`.
+    #[track_caller]
+    pub fn read_at_least(&self, lsn: Lsn, timeout: Duration) -> Result<Snapshot, NodeError> {
+        self.read_when(Some(lsn), timeout)
+    }
+
+    /// A snapshot that has everything that was acknowledged `bound` ago, as far as this node can know.
+    ///
+    /// # Errors
+    /// [`NodeError::Stale`] when this node was not in touch with a leader for that long.
+    #[track_caller]
+    pub fn read_stale(&self, bound: Duration) -> Result<Snapshot, NodeError> {
+        let age = self.staleness()?;
+        if age.is_none_or(|age| age > bound) {
+            let age_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok());
+            return Err(NodeError::Stale { node: self.id(), age_ms: age_ms.unwrap_or(u64::MAX) });
+        }
+        Ok(self.database()?.read()?)
+    }
+
+    /// How old the state of this node may be; none when no leader was heard.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`].
+    pub fn staleness(&self) -> Result<Option<Duration>, NodeError> {
+        let (reply, answer) = bounded(1);
+        self.tell(Input::Staleness(reply))?;
+        answer.recv().map_err(|_| NodeError::NotRunning)
+    }
+
+    #[track_caller]
+    fn read_when(&self, at_least: Option<Lsn>, timeout: Duration) -> Result<Snapshot, NodeError> {
+        let (reply, answer) = bounded(1);
+        let done = move |outcome| drop(reply.send(outcome));
+        self.ask_read(at_least, timeout, Box::new(done))?;
+        answer.recv().map_err(|_| NodeError::NotRunning)??;
+        Ok(self.database()?.read()?)
+    }
+
+    /// As `read_linearizable` and `read_at_least`, without waiting: `done` is called on a thread of the
+    /// node when a snapshot will do that is opened then, and must not wait for anything.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`].
+    pub fn ask_read(
+        &self,
+        at_least: Option<Lsn>,
+        timeout: Duration,
+        done: ReadDone,
+    ) -> Result<(), NodeError> {
+        self.tell(Input::Read { at_least, timeout, done })
+    }
+
+    /// Changes the members, on the leader; returns when it is complete. See [`Change`].
+    ///
+    /// # Errors
+    /// [`NodeError::Change`].
+    pub fn change(&self, change: Change) -> Result<Lsn, NodeError> {
+        let (reply, answer) = bounded(1);
+        self.ask_change(change, Box::new(move |outcome| drop(reply.send(outcome))))?;
+        Ok(answer.recv().map_err(|_| NodeError::NotRunning)??)
+    }
+
+    /// As `change`, without waiting.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`].
+    pub fn ask_change(&self, change: Change, done: ChangeDone) -> Result<(), NodeError> {
+        self.tell(Input::Change(change, done))
+    }
+
+    /// Adds a node that gets all records and has no vote.
+    ///
+    /// # Errors
+    /// [`NodeError::Change`].
+    pub fn add_learner(&self, id: NodeId, place: Place) -> Result<Lsn, NodeError> {
+        self.change(Change::AddLearner { id, place })
+    }
+
+    /// Begins to hand leadership over; whether it came to that shows in [`leader`](Node::leader).
+    ///
+    /// # Errors
+    /// [`NodeError::Change`] when this node does not lead, or the other cannot.
+    pub fn transfer(&self, to: NodeId) -> Result<(), NodeError> {
+        let (reply, answer) = bounded(1);
+        self.tell(Input::Transfer(to, reply))?;
+        Ok(answer.recv().map_err(|_| NodeError::NotRunning)??)
+    }
+
+    /// Who leads, as far as this node knows, and where it is.
+    #[must_use]
+    pub fn leader(&self) -> Option<(NodeId, Place)> {
+        let leader = self.shared.view.lock().leader?;
+        Some((leader, self.shared.place(leader).unwrap_or_default()))
+    }
+
+    /// Whether this node takes writes now.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.shared.view.lock().is_open
+    }
+
+    /// Waits until this node takes writes or knows who does; returns whether that came to be in time.
+    #[must_use]
+    pub fn wait_for_leader(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut view = self.shared.view.lock();
+        while !view.is_open && view.leader.is_none_or(|leader| leader == self.id()) {
+            if self.shared.view_changed.wait_until(&mut view, deadline).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The members, as this node knows them.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.shared.members.read().clone()
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`].
+    pub fn status(&self) -> Result<NodeStatus, NodeError> {
+        let (reply, answer) = bounded(1);
+        self.tell(Input::Status(reply))?;
+        let answered = answer.recv_timeout(STATUS_PATIENCE);
+        let (replica, stopped) = answered.map_err(|_| NodeError::NotRunning)?;
+        let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
+        Ok(NodeStatus { replica, stopped, peers, database: self.database()?.stats() })
+    }
+
+    fn tell(&self, input: Input) -> Result<(), NodeError> {
+        if self.shared.tell(input) { Ok(()) } else { Err(NodeError::NotRunning) }
+    }
+
+    /// Stops taking part, and closes the database, unless others hold handles of it.
+    ///
+    /// # Errors
+    /// [`NodeError::Engine`] when the database cannot be closed in order.
+    pub fn stop(self) -> Result<(), NodeError> {
+        match self.end() {
+            Some(database) => Ok(database.close()?),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&self) -> Option<Database> {
+        let running = self.shared.running.write().take();
+        let database = running.map(|mut running| {
+            start::stop(&mut running);
+            running.database.clone()
+        });
+        if let Some(transport) = self.shared.transport.get() {
+            transport.stop();
+        }
+        self.shared.join();
+        database
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// What a change of members can end with, for callers of [`Node::ask_change`].
+pub type ChangeOutcome = Result<Lsn, ChangeError>;
+/// What a read can end with, for callers of [`Node::ask_read`].
+pub type ReadOutcome = Result<Lsn, ReadError>;
