@@ -1,18 +1,56 @@
 //! Placeholder until the journal's own.
-use super::{Journal, JournalPosition};
+use super::{Journal, JournalPosition, JournalReader, StoredRecord};
 use crate::{
     error::Result,
     format::{hard_state::HardState, record::SealedRecord},
     ids::{Lsn, Term},
 };
 
-impl Journal {
-    /// The last record.
-    pub fn last(&self) -> JournalPosition {
-        self.shared.writer.lock().last
+/// x
+pub struct AppendedRecords {
+    pin: u64,
+    reader: JournalReader,
+    last: Lsn,
+}
+impl AppendedRecords {
+    /// x
+    pub fn next_record(&mut self, journal: &Journal) -> Result<Option<StoredRecord>> {
+        if self.last >= journal.last().0.lsn {
+            return Ok(None);
+        }
+        let r = self.reader.read_next()?;
+        if let Some(r) = &r {
+            self.last = r.header.lsn();
+        }
+        Ok(r)
     }
     /// x
-    pub fn first_known(&self) -> Lsn {
+    pub fn end(self, journal: &Journal) {
+        journal.unpin(self.pin)
+    }
+}
+impl Journal {
+    /// The last record.
+    pub fn last(&self) -> (JournalPosition, Term) {
+        (self.shared.writer.lock().last, Term(1))
+    }
+    /// x
+    pub fn appended_records(&self, after: Lsn) -> Result<AppendedRecords> {
+        Ok(AppendedRecords {
+            pin: self.pin(after)?,
+            reader: JournalReader::open(self.shared.config.disk.clone(), &self.shared.config.dir)?
+                .from(after.next())?,
+            last: after,
+        })
+    }
+    /// x
+    pub fn note_committed(&self, _lsn: Lsn) {}
+    /// x
+    pub fn position_of(&self, _lsn: Lsn) -> Result<JournalPosition> {
+        Err(crate::Error::Door { action: "truncate", reason: "the journal cannot yet" })
+    }
+    /// x
+    pub fn first_term(&self) -> Lsn {
         Lsn(self.report().first_lsn.0.saturating_sub(1))
     }
     /// x
@@ -32,12 +70,7 @@ impl Journal {
         Ok(())
     }
     /// x
-    pub fn append_group(
-        &self,
-        _state: Option<&HardState>,
-        records: &[&SealedRecord],
-        _known: Lsn,
-    ) -> Result<()> {
+    pub fn append_group(&self, _state: Option<HardState>, records: &[&SealedRecord]) -> Result<()> {
         self.append(records)
     }
     /// x

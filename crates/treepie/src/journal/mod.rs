@@ -37,7 +37,7 @@ mod tests;
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
@@ -63,6 +63,7 @@ use self::{
 
 pub use self::{
     cursor::TornTail,
+    log_stub::AppendedRecords,
     pins::{Keep, PinInfo},
     reader::{JournalReader, StoredRecord},
     reserve::{Room, is_full, reserve_len},
@@ -214,11 +215,6 @@ impl Journal {
             shelf.wanted = Some(next_len);
             self.shared.shelf_changed.notify_all();
         }
-    }
-
-    /// Its folder.
-    pub fn dir(&self) -> &Path {
-        &self.shared.config.dir
     }
 
     /// Whether a failed write or sync has ended the journal until it is opened again.

@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub use self::log::LogRecords;
+use crate::format::shared::effective_term;
 pub use crate::{
     format::{hard_state::HardState, record::RecordKind, shared::SharedRecord},
     txn::replicated::Outlet,
@@ -109,11 +110,11 @@ impl Door {
     #[must_use]
     pub fn state(&self) -> LogState {
         let core = &*self.core;
-        let last = core.journal.last();
+        let (last, last_term) = core.journal.last();
         LogState {
-            first: core.journal.first_known(),
+            first: core.journal.first_term(),
             last: last.lsn,
-            last_term: core.journal.term_of(last.lsn).unwrap_or(Term(1)),
+            last_term: effective_term(last_term),
             last_chain: last.chain,
             committed: core.watermarks.committed(),
             synced: core.watermarks.synced(),
@@ -143,7 +144,7 @@ impl Door {
     #[must_use]
     pub fn term(&self, lsn: Lsn) -> Option<Term> {
         if lsn <= self.core.watermarks.appended() {
-            return self.core.journal.term_of(lsn);
+            return self.core.journal.term_of(lsn).map(effective_term);
         }
         self.core.replicated.recent(lsn).map(|record| record.term())
     }
@@ -185,9 +186,10 @@ impl Door {
         core.check_poison()?;
         self.check_append(hard_state, records)?;
         let sealed: Vec<_> = records.iter().map(SharedRecord::record).collect();
-        let known_committed = core.watermarks.committed();
-        let appended = core.journal.append_group(hard_state.as_ref(), &sealed, known_committed);
-        self.poison_if_needed(appended)?;
+        if hard_state.is_none() && records.is_empty() {
+            return Ok(());
+        }
+        self.poison_if_needed(core.journal.append_group(hard_state, &sealed))?;
         core.replicated.note_appended(core, records);
         let bytes: usize = records.iter().map(SharedRecord::len).sum();
         let counter = &core.counters.record_bytes;
@@ -202,8 +204,8 @@ impl Door {
             return Err(Error::Door { action: "append", reason: "terms never fall" });
         }
         let is_leading = self.is_leading();
-        let mut last = core.journal.last();
-        let mut term = core.journal.term_of(last.lsn).unwrap_or(Term(1));
+        let (mut last, term) = core.journal.last();
+        let mut term = effective_term(term);
         for record in records {
             let reason = if record.lsn() != last.lsn.next() {
                 "the record has another number than the next one"
@@ -272,11 +274,8 @@ impl Door {
         if after < committed {
             return Err(self.misfit(after, committed, "what is committed is not given up"));
         }
-        if after < core.journal.last().lsn {
-            let to = self.position(after)?;
-            core.replicated.count_truncation();
-            let truncated = core.journal.truncate(to);
-            core.replicated.count_truncation();
+        if after < core.journal.last().0.lsn {
+            let truncated = self.position(after).and_then(|to| core.journal.truncate(to));
             self.poison_if_needed(truncated)?;
         }
         core.replicated.note_truncated(core, after);
@@ -289,8 +288,7 @@ impl Door {
         if let Some(position) = committed.filter(|position| position.lsn == lsn) {
             return Ok(position);
         }
-        let chain = self.record(lsn)?.chain();
-        Ok(JournalPosition { lsn, chain })
+        self.core.journal.position_of(lsn)
     }
 
     /// Makes records final up to `lsn`: readers see what they did, and the callers who wait are told. A
@@ -310,7 +308,9 @@ impl Door {
             return Ok(());
         }
         if self.is_leading() {
-            return core.replicated.commit_sealed(core, lsn);
+            core.replicated.commit_sealed(core, lsn)?;
+            core.journal.note_committed(lsn.min(core.journal.last().0.lsn));
+            return Ok(());
         }
         if lsn > core.watermarks.appended() {
             return Err(Error::Door { action: "commit", reason: "the record is not there yet" });
@@ -321,6 +321,7 @@ impl Door {
             let record = self.next_to_apply()?;
             follower::commit_received(core, &record)?;
         }
+        core.journal.note_committed(lsn);
         core.watch.wake();
         core.ask_checkpoint();
         core.replicated.settle(core);
@@ -360,11 +361,11 @@ impl Door {
             return refuse("the database leads already");
         }
         let mut writer = core.writer.lock();
-        let last = core.journal.last();
+        let (last, last_term) = core.journal.last();
         if last != writer.tail || core.watermarks.committed() != last.lsn {
             return refuse("records are not committed yet");
         }
-        if core.journal.term_of(last.lsn).is_some_and(|before| before > term) || term == Term(0) {
+        if effective_term(last_term) > term {
             return refuse("the term is lower than that of the last record");
         }
         follower::refresh_space(core, &mut writer)?;
@@ -405,7 +406,7 @@ impl Door {
             let reason = "the database leads already";
             return Err(Error::Door { action: "make an empty record", reason });
         }
-        let last = core.journal.last();
+        let (last, _) = core.journal.last();
         let meta = RecordMeta {
             kind: RecordKind::NoOp,
             lsn: last.lsn.next(),

@@ -36,6 +36,7 @@ mod records;
 mod recovery;
 mod recovery_cuts;
 mod removals;
+mod replication;
 mod ruled_disk;
 mod salvage;
 mod savepoints;
