@@ -37,6 +37,7 @@ mod recovery;
 mod recovery_cuts;
 mod removals;
 mod replication;
+mod replication_threads;
 mod ruled_disk;
 mod salvage;
 mod savepoints;
