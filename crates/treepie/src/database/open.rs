@@ -223,13 +223,14 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
             replay.apply(record)
         })
     })?;
-    let last = recovered.last;
-    pager.registry.publish(last.lsn);
-    let space = replay.finish(last.lsn, meta.page_count)?;
+    let committed = recovered.committed;
+    pager.registry.publish(committed.lsn);
+    let space = replay.finish(committed.lsn, meta.page_count)?;
     tracing::info!(
         path = %path.display(),
         checkpoint = meta.checkpoint.0,
-        lsn = last.lsn.0,
+        lsn = committed.lsn.0,
+        last = recovered.last.lsn.0,
         records = recovered.records,
         bytes = recovered.bytes,
         torn_tail = recovered.torn_tail.is_some(),
@@ -243,8 +244,11 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         durability: options.durability,
         merging: options.merging,
     };
-    let point =
-        CommitPoint { position: last, page_count: space.page_count(), time_us: recovered.last_us };
+    let point = CommitPoint {
+        position: committed,
+        page_count: space.page_count(),
+        time_us: recovered.committed_us,
+    };
     Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, point))
 }
 
@@ -312,7 +316,8 @@ fn check_application(core: &Arc<Core>, options: &Options) -> Result<()> {
             wanted: format!("{name} {version}"),
         });
     }
-    if found_version < *version {
+    // A replicated database is changed by its leader alone.
+    if found_version < *version && core.journal.hard_state().is_none() {
         drop(snapshot);
         let mut txn = WriteTxn::begin(core)?;
         txn.system_tree(METADATA)?.insert(KEY_APPLICATION_VERSION, version.to_le_bytes())?;

@@ -17,6 +17,7 @@ pub mod changed;
 pub mod checksum;
 pub mod compression;
 pub mod frame;
+pub mod hard_state;
 pub mod heads;
 pub mod installing;
 pub mod meta;

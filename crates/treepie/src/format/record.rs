@@ -30,6 +30,9 @@
 //! One that is whole and has a newer version, or breaks a rule, was written like that: it is refused,
 //! wherever it stands, and is never taken for a torn write.
 //!
+//! A **local** record belongs to one journal and is not replicated. It takes no number: its `lsn` and
+//! `term` are those of the record before it, and the record behind it has the same `chain` as it has.
+//!
 //! The **chain hash** of a record is the XXH3-64 of all its stored bytes. It covers the hash of the
 //! record before it, so equal hashes mean equal histories. That of LSN 0 is the XXH3-64 of the
 //! database id and the lineage epoch (u64).
@@ -114,6 +117,12 @@ impl RecordKind {
             _ => return None,
         })
     }
+
+    /// Whether it is of one replica alone: it takes no LSN, and no record's chain hash covers it.
+    #[must_use]
+    pub fn is_local(self) -> bool {
+        self as u8 >= RecordKind::HardState as u8
+    }
 }
 
 /// Chain hash of LSN 0.
@@ -173,6 +182,18 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// What the record is for.
+    #[must_use]
+    pub fn kind(&self) -> RecordKind {
+        self.kind
+    }
+
+    /// Highest LSN known to be committed when it was sealed.
+    #[must_use]
+    pub fn known_committed(&self) -> Lsn {
+        self.known_committed
+    }
+
     /// Verifies the stored bytes of one whole record, except for the inside of its payload.
     ///
     /// # Errors
@@ -329,6 +350,12 @@ impl Record<'_> {
             )?),
         };
         Ok(Record { header, payload })
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> RecordKind {
+        self.header.kind
     }
 
     /// Its number.

@@ -6,8 +6,9 @@ use std::mem;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
+    error::{Damage, Structure},
     ids::{Lsn, PageId, Term},
-    limits::RECORD_LEN_MAX,
+    limits::{LSN_MAX, RECORD_LEN_MAX},
 };
 
 use super::{
@@ -19,8 +20,8 @@ use super::{
         ANNOTATIONS_LEN_OFFSET, BUFFER_KEPT_MAX, CHAIN_OFFSET, CHANGE_COUNT_OFFSET, Compression,
         FLAG_LZ4, FLAGS_OFFSET, KIND_OFFSET, KNOWN_COMMITTED_OFFSET, LSN_OFFSET, MAGIC,
         PAGE_SIZE_OFFSET, RAW_LEN_OFFSET, RECORD_CHECKSUM_OFFSET, RECORD_HEADER_SIZE,
-        RECORD_VERSION, RecordKind, STORED_LEN_OFFSET, TERM_OFFSET, TIME_OFFSET, VERSION_OFFSET,
-        record_checksum,
+        RECORD_VERSION, RecordHeader, RecordKind, STORED_LEN_OFFSET, TERM_OFFSET, TIME_OFFSET,
+        VERSION_OFFSET, record_checksum,
     },
 };
 
@@ -156,7 +157,8 @@ fn seal(mut bytes: Vec<u8>, meta: &RecordMeta) -> SealedRecord {
     put_u64(&mut bytes, KNOWN_COMMITTED_OFFSET, meta.known_committed.0);
     let checksum = record_checksum(&bytes);
     put_u32(&mut bytes, RECORD_CHECKSUM_OFFSET, checksum);
-    SealedRecord { lsn: meta.lsn, term: meta.term, chain: xxh3_64(&bytes), bytes }
+    let chain = xxh3_64(&bytes);
+    SealedRecord { lsn: meta.lsn, term: meta.term, kind: meta.kind, chain, bytes }
 }
 
 /// A record, ready to be stored and sent.
@@ -166,12 +168,41 @@ pub struct SealedRecord {
     pub lsn: Lsn,
     /// Raft term.
     pub term: Term,
+    /// What it is for.
+    pub kind: RecordKind,
     /// Its chain hash.
     pub chain: u64,
     bytes: Vec<u8>,
 }
 
+#[allow(dead_code, reason = "for who replicates the database")]
 impl SealedRecord {
+    /// The record that another replica has sealed, in the memory in which it came.
+    ///
+    /// # Errors
+    /// [`Damage`] when a byte changed, a rule is broken, or it is of a kind that does not travel. The
+    /// inside of its payload is not looked at.
+    pub fn receive(bytes: Vec<u8>) -> Result<SealedRecord, Damage> {
+        let header = RecordHeader::verify(&bytes)?;
+        SealedRecord::receive_verified(&header, bytes)
+    }
+
+    /// The same, where the header was verified over these bytes before.
+    ///
+    /// # Errors
+    /// [`Damage`] when it is of a kind that does not travel, or its number is not possible.
+    pub fn receive_verified(header: &RecordHeader, bytes: Vec<u8>) -> Result<SealedRecord, Damage> {
+        let (lsn, term, kind) = (header.lsn(), header.term(), header.kind());
+        let wrong = |what| Err(Damage::layout(Structure::Record(lsn), what));
+        if kind.is_local() {
+            return wrong("it is local to another replica");
+        }
+        if !(1..=LSN_MAX).contains(&lsn.0) {
+            return wrong("its number is not possible");
+        }
+        Ok(SealedRecord { lsn, term, kind, chain: header.chain(), bytes })
+    }
+
     /// Header and payload as stored.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

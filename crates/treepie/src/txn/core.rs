@@ -126,12 +126,13 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Everything up to `checkpointed` is in the data file, everything up to `last` in the journal.
-    pub fn new(checkpointed: Lsn, last: Lsn) -> Watermarks {
+    /// Everything up to `checkpointed` is in the data file, everything up to `last` in the journal;
+    /// what of that is above `committed` may still be given up.
+    pub fn new(checkpointed: Lsn, committed: Lsn, last: Lsn) -> Watermarks {
         let last = || AtomicU64::new(last.0);
         Watermarks {
             checkpointed: AtomicU64::new(checkpointed.0),
-            committed: last(),
+            committed: AtomicU64::new(committed.0),
             synced: last(),
             appended: last(),
             sealed: last(),
@@ -248,18 +249,18 @@ impl Core {
         meta: Meta,
         point: CommitPoint,
     ) -> Core {
-        let last = point.position;
+        let (committed, last) = (point.position, journal.last());
         Core {
             disk,
             path,
             bounds,
-            watermarks: Watermarks::new(meta.checkpoint, last.lsn),
+            watermarks: Watermarks::new(meta.checkpoint, committed.lsn, last.lsn),
             commits: Mutex::new(VecDeque::from([point])),
             lineage: meta.lineage,
             meta: LeafMutex::new(meta),
             writer: Mutex::new(Writer {
                 pages: PagesState::new(space),
-                tail: last,
+                tail: committed,
                 builder: RecordBuilder::default(),
             }),
             merger: Merger::default(),
