@@ -110,16 +110,21 @@ impl Door {
     #[must_use]
     pub fn state(&self) -> LogState {
         let core = &*self.core;
-        let (last, last_term) = core.journal.last();
+        let last = core.journal.last();
         LogState {
-            first: core.journal.first_term(),
+            first: core.journal.first_known(),
             last: last.lsn,
-            last_term: effective_term(last_term),
+            last_term: self.term_of_last(last.lsn),
             last_chain: last.chain,
             committed: core.watermarks.committed(),
             synced: core.watermarks.synced(),
             hard_state: core.journal.hard_state().unwrap_or(FIRST_HARD_STATE),
         }
+    }
+
+    /// The term of the last record; it is known, unless the journal begins behind it.
+    fn term_of_last(&self, last: Lsn) -> Term {
+        effective_term(self.core.journal.term_of(last).unwrap_or_default())
     }
 
     /// Whether the database takes writes.
@@ -189,7 +194,9 @@ impl Door {
         if hard_state.is_none() && records.is_empty() {
             return Ok(());
         }
-        self.poison_if_needed(core.journal.append_group(hard_state, &sealed))?;
+        let committed = core.watermarks.committed();
+        let appended = core.journal.append_group(hard_state.as_ref(), &sealed, committed);
+        self.poison_if_needed(appended)?;
         core.replicated.note_appended(core, records);
         let bytes: usize = records.iter().map(SharedRecord::len).sum();
         let counter = &core.counters.record_bytes;
@@ -204,8 +211,8 @@ impl Door {
             return Err(Error::Door { action: "append", reason: "terms never fall" });
         }
         let is_leading = self.is_leading();
-        let (mut last, term) = core.journal.last();
-        let mut term = effective_term(term);
+        let mut last = core.journal.last();
+        let mut term = self.term_of_last(last.lsn);
         for record in records {
             let reason = if record.lsn() != last.lsn.next() {
                 "the record has another number than the next one"
@@ -274,7 +281,7 @@ impl Door {
         if after < committed {
             return Err(self.misfit(after, committed, "what is committed is not given up"));
         }
-        if after < core.journal.last().0.lsn {
+        if after < core.journal.last().lsn {
             let truncated = self.position(after).and_then(|to| core.journal.truncate(to));
             self.poison_if_needed(truncated)?;
         }
@@ -309,7 +316,7 @@ impl Door {
         }
         if self.is_leading() {
             core.replicated.commit_sealed(core, lsn)?;
-            core.journal.note_committed(lsn.min(core.journal.last().0.lsn));
+            core.journal.note_committed(lsn.min(core.journal.last().lsn));
             return Ok(());
         }
         if lsn > core.watermarks.appended() {
@@ -361,11 +368,11 @@ impl Door {
             return refuse("the database leads already");
         }
         let mut writer = core.writer.lock();
-        let (last, last_term) = core.journal.last();
+        let last = core.journal.last();
         if last != writer.tail || core.watermarks.committed() != last.lsn {
             return refuse("records are not committed yet");
         }
-        if effective_term(last_term) > term {
+        if self.term_of_last(last.lsn) > term {
             return refuse("the term is lower than that of the last record");
         }
         follower::refresh_space(core, &mut writer)?;
@@ -406,7 +413,7 @@ impl Door {
             let reason = "the database leads already";
             return Err(Error::Door { action: "make an empty record", reason });
         }
-        let (last, _) = core.journal.last();
+        let last = core.journal.last();
         let meta = RecordMeta {
             kind: RecordKind::NoOp,
             lsn: last.lsn.next(),

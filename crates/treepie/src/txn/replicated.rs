@@ -108,10 +108,11 @@ pub struct Uncommitted {
 }
 
 impl Replicated {
-    /// Not in a cluster.
-    pub fn new(recent_bytes_max: usize) -> Replicated {
+    /// The follower of nobody, if the database is in a cluster.
+    pub fn new(recent_bytes_max: usize, is_on: bool) -> Replicated {
+        let role = if is_on { Role::Follower } else { Role::Standalone };
         Replicated {
-            role: AtomicU8::new(Role::Standalone as u8),
+            role: AtomicU8::new(role as u8),
             state: Mutex::new(State {
                 outlet: None,
                 leader: None,
