@@ -34,6 +34,7 @@
 
 pub mod hostile;
 pub mod model;
+pub mod replication;
 mod rng;
 pub mod script;
 mod sim;

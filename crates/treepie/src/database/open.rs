@@ -223,13 +223,14 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
             replay.apply(record)
         })
     })?;
-    let last = recovered.last;
-    pager.registry.publish(last.lsn);
-    let space = replay.finish(last.lsn, meta.page_count)?;
+    let committed = recovered.committed;
+    pager.registry.publish(committed.lsn);
+    let space = replay.finish(committed.lsn, meta.page_count)?;
     tracing::info!(
         path = %path.display(),
         checkpoint = meta.checkpoint.0,
-        lsn = last.lsn.0,
+        lsn = committed.lsn.0,
+        last = recovered.last.lsn.0,
         records = recovered.records,
         bytes = recovered.bytes,
         torn_tail = recovered.torn_tail.is_some(),
@@ -245,8 +246,11 @@ fn recover(path: &Path, options: &Options, may_write: bool) -> Result<Core> {
         recent_records: options.recent_records_memory,
         requests_max: options.requests_max,
     };
-    let point =
-        CommitPoint { position: last, page_count: space.page_count(), time_us: recovered.last_us };
+    let point = CommitPoint {
+        position: committed,
+        page_count: space.page_count(),
+        time_us: recovered.committed_us,
+    };
     Ok(Core::new(Arc::clone(disk), path.to_owned(), bounds, pager, journal, space, meta, point))
 }
 
@@ -314,7 +318,7 @@ fn check_application(core: &Arc<Core>, options: &Options) -> Result<()> {
             wanted: format!("{name} {version}"),
         });
     }
-    // On a replica the leader raises it.
+    // A replicated database is changed by its leader alone.
     if found_version < *version && !core.replicated.is_on() {
         drop(snapshot);
         let mut txn = WriteTxn::begin(core)?;

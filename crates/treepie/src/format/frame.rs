@@ -8,7 +8,7 @@
 //! |      8 |    8 | `incarnation` | That of the segment: stale bytes of an earlier life differ  |
 //! |     16 |    4 | `record_len`  | Bytes of the record that follows                            |
 //! |     20 |    4 | `unsynced`    | Records up to this one that were not known to be durable    |
-//! |     24 |    8 | `lsn`         | LSN of the record                                           |
+//! |     24 |    8 | `lsn`         | LSN of the record; of a local one, that of the record before it |
 //!
 //! `lsn - unsynced` is the last LSN known to be durable when the write of this frame began: the
 //! frame **vouches** for it. A later frame that vouches for a missing record tells corruption from
@@ -51,7 +51,8 @@ pub struct Frame {
     /// Bytes of the record.
     pub record_len: u32,
     /// Records up to this one, itself included, that were not known to be durable when it was
-    /// written; `u32::MAX` stands for that many or more, and vouches for nothing.
+    /// written; `u32::MAX` stands for that many or more, and vouches for nothing. 0 only before a
+    /// local record, which is not the one with the LSN.
     pub unsynced: u32,
     /// LSN of the record.
     pub lsn: Lsn,
@@ -100,9 +101,6 @@ impl Frame {
         let computed = frame_checksum(bytes, record_checksum);
         if stored != computed {
             return Err(Damage::Checksum { structure, stored, computed });
-        }
-        if frame.unsynced == 0 {
-            return Err(Damage::layout(structure, "its frame vouches for the record itself"));
         }
         Ok(frame)
     }

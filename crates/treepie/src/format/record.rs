@@ -352,6 +352,12 @@ impl Record<'_> {
         Ok(Record { header, payload })
     }
 
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> RecordKind {
+        self.header.kind
+    }
+
     /// Its number.
     #[must_use]
     pub fn lsn(&self) -> Lsn {

@@ -175,6 +175,7 @@ pub struct SealedRecord {
     bytes: Vec<u8>,
 }
 
+#[allow(dead_code, reason = "for who replicates the database")]
 impl SealedRecord {
     /// The record that another replica has sealed, in the memory in which it came.
     ///

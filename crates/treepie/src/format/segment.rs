@@ -11,13 +11,21 @@
 //! |     48 |    8 | `incarnation` | Random, one per life of the file; its frames repeat it      |
 //! |     56 |    8 | `chain`       | Chain hash of the record before `first_lsn`                 |
 //! |     64 |    8 | `segment_len` | Length of the file when begun, a multiple of 4 KiB          |
-//! |     72 | 4024 | `reserved`    | Zero; anything else is corruption                           |
+//! |     72 |    8 | `sequence`    | Higher than that of every segment begun before it           |
+//! |     80 |    4 | `flags`       | Bit 0: it supersedes                                        |
+//! |     84 | 4012 | `reserved`    | Zero; anything else is corruption                           |
 //!
 //! In every version the first 16 bytes are laid out like this, and the checksum is that of this one
 //! block. A header whose checksum holds is what was written: one with a newer version, or one that
 //! breaks a rule, is refused.
 //!
-//! The header goes out in the same write as the first records. A file whose header is not whole,
+//! A segment that **supersedes** was begun where records were given up that the consensus of the
+//! cluster decided against: it takes their numbers again. Records with its first LSN and above in
+//! segments with a lower `sequence` count no more, and a segment whose first LSN is not below its own
+//! and whose `sequence` is lower is what is left of an interrupted removal.
+//!
+//! The header goes out in the same write as the first records, or is durable before the file has its
+//! name. A file whose header is not whole,
 //! or names another first LSN than the file does, holds no records of this life. Closing the
 //! database cuts the newest segment off behind its last record, so the file may be shorter than
 //! `segment_len`.
@@ -37,6 +45,8 @@ use super::{
 pub const JOURNAL_BLOCK_SIZE: usize = 4096;
 /// Size of the segment header in bytes.
 pub const SEGMENT_HEADER_SIZE: usize = JOURNAL_BLOCK_SIZE;
+/// Highest sequence of a segment: counting on from there cannot overflow.
+pub const SEQUENCE_MAX: u64 = 1 << 63;
 /// Newest format version of a segment that this build reads, and the one that it writes.
 pub const SEGMENT_VERSION: u32 = 1;
 
@@ -49,9 +59,13 @@ const FIRST_LSN_OFFSET: usize = 40;
 const INCARNATION_OFFSET: usize = 48;
 const CHAIN_OFFSET: usize = 56;
 const SEGMENT_LEN_OFFSET: usize = 64;
-const RESERVED_OFFSET: usize = 72;
-const _: () = assert!(RESERVED_OFFSET == 8 + 4 + 4 + 16 + 5 * 8);
-const _: () = assert!(SEGMENT_HEADER_SIZE == RESERVED_OFFSET + 4024);
+const SEQUENCE_OFFSET: usize = 72;
+const FLAGS_OFFSET: usize = 80;
+const RESERVED_OFFSET: usize = 84;
+const _: () = assert!(RESERVED_OFFSET == 8 + 4 + 4 + 16 + 6 * 8 + 4);
+const _: () = assert!(SEGMENT_HEADER_SIZE == RESERVED_OFFSET + 4012);
+
+const FLAG_SUPERSEDES: u32 = 1;
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +82,10 @@ pub struct SegmentHeader {
     pub chain: u64,
     /// Length of the file in bytes.
     pub segment_len: u64,
+    /// Higher than that of every segment that was begun before.
+    pub sequence: u64,
+    /// Whether its records take the numbers of others that were given up.
+    pub supersedes: bool,
 }
 
 impl SegmentHeader {
@@ -83,6 +101,8 @@ impl SegmentHeader {
         put_u64(&mut block, INCARNATION_OFFSET, self.incarnation);
         put_u64(&mut block, CHAIN_OFFSET, self.chain);
         put_u64(&mut block, SEGMENT_LEN_OFFSET, self.segment_len);
+        put_u64(&mut block, SEQUENCE_OFFSET, self.sequence);
+        put_u32(&mut block, FLAGS_OFFSET, if self.supersedes { FLAG_SUPERSEDES } else { 0 });
         let checksum = block_checksum(&block);
         put_u32(&mut block, CHECKSUM_OFFSET, checksum);
         block
@@ -106,6 +126,10 @@ impl SegmentHeader {
         if !is_zero(&block[RESERVED_OFFSET..]) {
             return layout("reserved bytes are not zero");
         }
+        let flags = get_u32(block, FLAGS_OFFSET);
+        if flags & !FLAG_SUPERSEDES != 0 {
+            return layout("unknown flags");
+        }
         let header = SegmentHeader {
             database_id: DatabaseId(get_array(block, DATABASE_ID_OFFSET)),
             epoch: get_u64(block, EPOCH_OFFSET),
@@ -113,9 +137,14 @@ impl SegmentHeader {
             incarnation: get_u64(block, INCARNATION_OFFSET),
             chain: get_u64(block, CHAIN_OFFSET),
             segment_len: get_u64(block, SEGMENT_LEN_OFFSET),
+            sequence: get_u64(block, SEQUENCE_OFFSET),
+            supersedes: flags & FLAG_SUPERSEDES != 0,
         };
         if !(1..=LSN_MAX).contains(&header.first_lsn.0) {
             return layout("its first LSN is not possible");
+        }
+        if header.sequence > SEQUENCE_MAX {
+            return layout("its sequence is not possible");
         }
         Ok(header)
     }
@@ -164,6 +193,8 @@ mod tests {
             incarnation: 0x2122_2324_2526_2728,
             chain: 0x3132_3334_3536_3738,
             segment_len: 0x4_0000,
+            sequence: 0x4142_4344_4546_4748,
+            supersedes: true,
         }
     }
 
@@ -180,7 +211,9 @@ mod tests {
         assert_eq!(block[48..56], [0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21]);
         assert_eq!(block[56..64], [0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31]);
         assert_eq!(block[64..72], [0, 0, 4, 0, 0, 0, 0, 0]);
-        assert!(is_zero(&block[72..]));
+        assert_eq!(block[72..80], [0x48, 0x47, 0x46, 0x45, 0x44, 0x43, 0x42, 0x41]);
+        assert_eq!(block[80..84], [1, 0, 0, 0]);
+        assert!(is_zero(&block[84..]));
         assert_eq!(parse(&block), Ok(header()));
     }
 

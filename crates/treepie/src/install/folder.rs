@@ -186,6 +186,8 @@ fn header_of(state: &DatabaseState, incarnation: u64) -> SegmentHeader {
         incarnation,
         chain: state.chain,
         segment_len: SEGMENT_HEADER_SIZE as u64,
+        sequence: 0,
+        supersedes: false,
     }
 }
 

@@ -1,11 +1,14 @@
 //! A walk over the records of a journal, in LSN order, each verified: frame, number, checksum,
-//! chain. Recovery and the reader are two users of it.
+//! chain. Recovery and the reader are two users of it. Local records are steps of their own, which
+//! only recovery takes.
 //!
-//! **Where it ends.** When record `m` is not where it should be:
+//! **Where it goes on.** Where the next segment begins with the next record, that one is there, even
+//! if the old segment has a record of this number: what follows there are remains of a torn tail that
+//! a recovery dropped, or records that were given up (see `truncate`).
 //!
-//! 1. The next segment begins with `m`: go on there. What follows the last record of the old one
-//!    are remains of a torn tail that a recovery dropped.
-//! 2. Something vouches for `m`: it was durable once, and is lost. That is corruption, an error.
+//! **Where it ends.** When record `m` is not where it should be, and no segment begins with it:
+//!
+//! 1. Something vouches for `m`: it was durable once, and is lost. That is corruption, an error.
 //!    Vouching are: the checkpoint, at or above `m`; a segment that begins above `m`, since the
 //!    segment before it is synced before a new one gets its name; a frame in the rest of the newest
 //!    segment, written when `m` was known to be durable (see `format::frame`).
@@ -28,14 +31,18 @@ use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
         frame::FRAME_SIZE,
-        record::{Record, RecordHeader},
+        hard_state::{HardState, StoredHardState},
+        record::{Record, RecordHeader, RecordKind},
         segment::{JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE},
     },
     ids::{DatabaseId, Lsn},
     sync::{Planted, is_planted},
 };
 
-use super::segment::{Found, SegmentReader, align_frame, list_segments, segment_name};
+use super::{
+    segment::{Found, SegmentReader, align_frame, list_segments, segment_name},
+    survey::Survey,
+};
 
 /// What is known of a journal before it is read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,12 +68,24 @@ pub struct TornTail {
     pub lsn: Lsn,
 }
 
+/// What a step has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The next record.
+    Record,
+    /// A local record, which has no number of its own.
+    Local,
+    /// Nothing: this is the end.
+    End,
+}
+
 /// The walk.
 #[derive(Debug)]
 pub struct Cursor {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     expected: Expected,
+    survey: Survey,
     segments: Vec<Lsn>,
     index: usize,
     reader: Option<SegmentReader>,
@@ -76,13 +95,16 @@ pub struct Cursor {
     chain: Option<u64>,
     found: Option<Found>,
     torn_tail: Option<TornTail>,
+    hard_state: Option<HardState>,
+    known_committed: Lsn,
 }
 
 impl Cursor {
     /// Begins at the segment that holds the record after `from`, or, where that is needed to
     /// verify `from` itself, at the one that holds `from`. With no such segment, at the oldest.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, from: Lsn, expected: Expected) -> Result<Cursor> {
-        let segments = list_segments(&*disk, dir)?;
+        let survey = Survey::of(&*disk, dir, list_segments(&*disk, dir)?)?;
+        let segments = survey.segments();
         let behind = segments.partition_point(|&first| first <= from);
         let index = match segments.get(behind) {
             Some(&first) if first == from.next() => behind,
@@ -93,6 +115,7 @@ impl Cursor {
             disk,
             dir: dir.to_path_buf(),
             expected,
+            survey,
             segments,
             index,
             reader: None,
@@ -101,6 +124,8 @@ impl Cursor {
             chain: expected.position.filter(|&(lsn, _)| lsn.next() == next).map(|(_, chain)| chain),
             found: None,
             torn_tail: None,
+            hard_state: None,
+            known_committed: Lsn(0),
         };
         if !cursor.segments.is_empty() {
             cursor.open_segment()?;
@@ -110,24 +135,46 @@ impl Cursor {
 
     /// Steps to the next record. False at the end.
     pub fn step(&mut self) -> Result<bool> {
+        loop {
+            match self.step_any()? {
+                Step::Record => return Ok(true),
+                Step::Local => {}
+                Step::End => return Ok(false),
+            }
+        }
+    }
+
+    /// Steps to the next record, local ones included.
+    pub fn step_any(&mut self) -> Result<Step> {
         self.found = None;
         let mut is_retry = false;
         loop {
-            let Some(reader) = &mut self.reader else { return Ok(false) };
+            let Some(reader) = &mut self.reader else { return Ok(Step::End) };
+            let goes_on_behind = self.segments.get(self.index + 1) == Some(&self.next);
             let damage = match reader.find(self.offset, self.next)? {
-                Ok(found) => return self.accept(found).map(|()| true),
+                Ok(found) if found.header.kind().is_local() => {
+                    return self.accept_local(found).map(|()| Step::Local);
+                }
+                Ok(found) if !goes_on_behind || is_planted(Planted::SupersededRecordAccepted) => {
+                    return self.accept(found).map(|()| Step::Record);
+                }
+                Ok(_) => Damage::layout(Structure::Record(self.next), "it was given up"),
                 Err(damage) => damage,
             };
+            if goes_on_behind {
+                self.index += 1;
+                self.open_segment()?;
+                is_retry = false;
+                continue;
+            }
             if self.expected.is_live && !is_retry {
                 reader.refresh()?;
                 self.list_again()?;
                 is_retry = true;
                 continue;
             }
-            if !self.leave_segment(damage)? {
-                return Ok(false);
-            }
-            is_retry = false;
+            self.end(damage)?;
+            return Ok(Step::End);
         }
     }
 
@@ -182,6 +229,21 @@ impl Cursor {
         &self.segments
     }
 
+    /// The segments that an interrupted removal has left, and the sequence of the next new one.
+    pub fn survey(&self) -> &Survey {
+        &self.survey
+    }
+
+    /// The newest hard state so far; none in a journal that is not replicated.
+    pub fn hard_state(&self) -> Option<HardState> {
+        self.hard_state
+    }
+
+    /// The highest LSN that a record so far knows to be committed.
+    pub fn known_committed(&self) -> Lsn {
+        self.known_committed
+    }
+
     /// The segment of the last step, and the bytes that are used in it.
     pub fn place(&self) -> (Lsn, u64) {
         (self.segments.get(self.index).copied().unwrap_or(self.next), self.offset)
@@ -195,7 +257,11 @@ impl Cursor {
     /// Looks for segments that are new. The current one stays in the list, trimmed or not.
     fn list_again(&mut self) -> Result<()> {
         let current = self.segments[self.index];
-        self.segments = list_segments(&*self.disk, &self.dir)?;
+        let listed = list_segments(&*self.disk, &self.dir)?;
+        if !self.survey.is_of(&listed) {
+            self.survey = Survey::of(&*self.disk, &self.dir, listed)?;
+        }
+        self.segments = self.survey.segments();
         self.index = self.segments.partition_point(|&first| first < current);
         if self.segments.get(self.index) != Some(&current) {
             self.segments.insert(self.index, current);
@@ -231,14 +297,7 @@ impl Cursor {
         let header = found.header;
         let structure = Structure::Record(header.lsn());
         let wrong = |what| Err(reader.corrupt(found.offset, Damage::layout(structure, what)));
-        // A live segment may have had no header when it was opened.
-        let chain = self.chain.or(reader.header().as_ref().ok().map(|header| header.chain));
-        if chain.is_some_and(|chain| is_another(chain, header.chain_before())) {
-            return wrong("it does not continue the record before it");
-        }
-        if self.expected.page_size.is_some_and(|size| size != header.page_size()) {
-            return wrong("it is of another page size");
-        }
+        self.check_place(reader, &found)?;
         if self
             .expected
             .position
@@ -249,18 +308,49 @@ impl Cursor {
         self.offset = align_frame(found.offset + found.len as u64);
         self.next = self.next.next();
         self.chain = Some(header.chain());
+        self.known_committed = self.known_committed.max(header.known_committed());
         self.found = Some(found);
         Ok(())
     }
 
-    /// Goes to the next segment, or finds the end (false), or that a record is lost (error).
-    fn leave_segment(&mut self, damage: Damage) -> Result<bool> {
-        match self.segments.get(self.index + 1).copied() {
-            Some(first) if first == self.next => {
-                self.index += 1;
-                self.open_segment()?;
-                return Ok(true);
+    fn accept_local(&mut self, found: Found) -> Result<()> {
+        let reader = self.reader.as_mut().expect("it was found in a segment");
+        if found.header.kind() == RecordKind::HardState {
+            let stored = StoredHardState::decode(&reader.record(&found)?);
+            let refused = |what| Error::refused(reader.path(), found.offset, what);
+            let state = stored.map_err(refused)?.state;
+            if self.hard_state.is_some_and(|before| before.term > state.term) {
+                let structure = Structure::Record(found.header.lsn());
+                return Err(refused(Damage::layout(structure, "its term is below an earlier one")));
             }
+            self.hard_state = Some(state);
+        }
+        let reader = self.reader.as_ref().expect("it was found in a segment");
+        self.check_place(reader, &found)?;
+        self.offset = align_frame(found.offset + found.len as u64);
+        self.known_committed = self.known_committed.max(found.header.known_committed());
+        self.found = Some(found);
+        Ok(())
+    }
+
+    /// Whether it continues the record before it, in this database.
+    fn check_place(&self, reader: &SegmentReader, found: &Found) -> Result<()> {
+        let structure = Structure::Record(found.header.lsn());
+        let wrong = |what| Err(reader.corrupt(found.offset, Damage::layout(structure, what)));
+        // A live segment may have had no header when it was opened.
+        let chain = self.chain.or(reader.header().as_ref().ok().map(|header| header.chain));
+        if chain.is_some_and(|chain| is_another(chain, found.header.chain_before())) {
+            return wrong("it does not continue the record before it");
+        }
+        if self.expected.page_size.is_some_and(|size| size != found.header.page_size()) {
+            return wrong("it is of another page size");
+        }
+        Ok(())
+    }
+
+    /// Finds that this is the end, or that a record is lost (error).
+    fn end(&mut self, damage: Damage) -> Result<()> {
+        match self.segments.get(self.index + 1).copied() {
             Some(first) if first < self.next => {
                 let what = "it begins with records that the segment before it holds";
                 return Err(Error::Corrupt {
@@ -270,13 +360,14 @@ impl Cursor {
                 });
             }
             Some(first) => {
-                return self.lost(damage, format!("{} begins behind it", segment_name(first)));
+                return Err(self.lost(damage, format!("{} begins behind it", segment_name(first))));
             }
             None => {}
         }
         let missing = self.next;
         if let Some((lsn, _)) = self.expected.position.filter(|&(lsn, _)| lsn >= missing) {
-            return self.lost(damage, format!("the checkpoint holds everything up to {lsn}"));
+            let evidence = format!("the checkpoint holds everything up to {lsn}");
+            return Err(self.lost(damage, evidence));
         }
         let reader = self.reader.as_mut().expect("a segment is left");
         let remains = reader.scan(self.offset, missing)?;
@@ -290,19 +381,22 @@ impl Cursor {
             let file = reader.path().to_path_buf();
             self.torn_tail = Some(TornTail { file, offset, lsn: missing });
         }
-        Ok(false)
+        Ok(())
     }
 
     /// The error for a record that is vouched for: corruption where its bytes are there, else a gap.
-    fn lost(&mut self, damage: Damage, evidence: String) -> Result<bool> {
+    fn lost(&mut self, damage: Damage, evidence: String) -> Error {
         let reader = self.reader.as_mut().expect("a segment is left");
         if reader.header().is_err() {
-            return Err(reader.corrupt(0, damage));
+            return reader.corrupt(0, damage);
         }
-        if let Some(offset) = reader.damaged_frame(self.offset, self.next)? {
-            return Err(reader.corrupt(offset, damage));
+        match reader.damaged_frame(self.offset, self.next) {
+            Ok(Some(offset)) => reader.corrupt(offset, damage),
+            Ok(None) => {
+                Error::JournalGap { folder: self.dir.clone(), missing: self.next, evidence }
+            }
+            Err(error) => error,
         }
-        Err(Error::JournalGap { folder: self.dir.clone(), missing: self.next, evidence })
     }
 }
 

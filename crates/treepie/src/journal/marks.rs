@@ -52,6 +52,14 @@ impl Marks {
         self.total - self.marks.get(index).map_or(0, |mark| mark.1)
     }
 
+    /// Forgets the marks of records above `lsn`, which were given up. Their bytes are there all the same.
+    pub fn truncate(&mut self, lsn: Lsn) {
+        self.last = self.last.min(lsn);
+        while self.marks.len() > 1 && self.marks.back().is_some_and(|mark| mark.0 > lsn) {
+            self.marks.pop_back();
+        }
+    }
+
     /// Forgets the marks that only questions below `lsn` need.
     pub fn trim(&mut self, lsn: Lsn) {
         if lsn >= self.last {

@@ -12,21 +12,25 @@
 //! - A failed write or sync poisons the journal: every later append and sync fails. Nothing is
 //!   retried, since the kernel may have dropped the pages and will report success.
 //! - What ends a journal, and what is corruption: see `cursor`. What a full disk leaves: `reserve`.
+//! - A replicated journal has the hard state of its replica in it (`replicated`), and records that
+//!   the cluster decided against are given up (`truncate`).
 //!
-//! Locks, in this order: `sync_turn`, `writer`, `shelf`; `trim_turn` before `shelf`; then `pins`;
-//! `marks` last.
+//! Locks, in this order: `trim_turn`, `sync_turn`, `writer`, `shelf`, `pins`; `marks` and `terms` last.
 
 mod cursor;
-mod log_stub;
 mod marks;
 mod pins;
 mod reader;
 mod recover;
+mod replicated;
 mod reserve;
 mod roll;
 mod segment;
 mod spare;
+mod survey;
+mod terms;
 mod trim;
+mod truncate;
 mod verify;
 mod writer;
 
@@ -44,11 +48,11 @@ use std::{
 use crate::{
     disk::{Disk, DiskFile},
     error::{Error, Result},
-    format::record::SealedRecord,
+    format::{hard_state::HardState, record::SealedRecord},
     ids::{DatabaseId, Lsn},
     sync::{
         Condvar, Mutex, Planted,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         is_planted,
         thread::JoinHandle,
     },
@@ -58,6 +62,7 @@ use self::{
     marks::Marks,
     pins::Pins,
     spare::{Calls, Shelf},
+    terms::Terms,
     writer::Writer,
 };
 
@@ -108,8 +113,13 @@ pub struct JournalConfig {
 pub struct Recovered {
     /// The last record.
     pub last: JournalPosition,
-    /// When it was sealed, microseconds since 1970; 0 if the journal has not got it any more.
-    pub last_us: u64,
+    /// The last record that was applied: in a replicated journal the last one that is known to be
+    /// committed, else the last one.
+    pub committed: JournalPosition,
+    /// When that one was sealed, microseconds since 1970; 0 if the journal has not got it any more.
+    pub committed_us: u64,
+    /// The newest hard state; none in a journal that is not replicated.
+    pub hard_state: Option<HardState>,
     /// Records above the checkpoint.
     pub records: u64,
     /// Their bytes in the journal, headers and padding included.
@@ -170,6 +180,15 @@ struct Shared {
     calls: Calls,
     /// The last attempt to make a segment met a full disk.
     is_short: AtomicBool,
+    terms: Mutex<Terms>,
+    /// LSN of the last record that was appended.
+    appended: AtomicU64,
+    /// Highest LSN that the consensus is known to have committed.
+    known_committed: AtomicU64,
+    /// First LSN of the newest segment with a durable hard state; `u64::MAX` in a journal without one.
+    held_from: AtomicU64,
+    /// How often records were given up.
+    truncations: AtomicU64,
 }
 
 impl Journal {
@@ -217,6 +236,7 @@ impl Journal {
     }
 
     /// Its folder.
+    #[allow(dead_code, reason = "for who replicates the database")]
     pub fn dir(&self) -> &Path {
         &self.shared.config.dir
     }
@@ -234,8 +254,30 @@ impl Journal {
     /// # Panics
     /// If the records do not continue the last one in number and chain.
     pub fn append(&self, records: &[&SealedRecord]) -> Result<()> {
-        let Some(last) = records.last() else { return Ok(()) };
+        self.append_group(None, records, Lsn(0))
+    }
+
+    /// As [`append`](Journal::append), with a new hard state in front of the records, if there is one.
+    /// `known_committed` is what the caller knows of the consensus: none of that is ever given up, and
+    /// hard states say so.
+    ///
+    /// # Errors
+    /// As [`append`](Journal::append).
+    ///
+    /// # Panics
+    /// As [`append`](Journal::append), and if a hard state is to be written to a journal that is not
+    /// replicated, or its term is below that of the last one.
+    pub fn append_group(
+        &self,
+        hard_state: Option<&HardState>,
+        records: &[&SealedRecord],
+        known_committed: Lsn,
+    ) -> Result<()> {
+        if hard_state.is_none() && records.is_empty() {
+            return Ok(());
+        }
         let shared = &*self.shared;
+        shared.known_committed.fetch_max(known_committed.0, Ordering::AcqRel);
         let group_len = group_len(records);
         let mut turn = None;
         let mut writer = shared.writer.lock();
@@ -251,9 +293,14 @@ impl Journal {
             shared.roll(&mut writer, group_len, room)?;
         }
         drop(turn);
-        let written = shared.poison_on_error("write of the journal", || writer.write(records))?;
+        let head = shared.head_of(&mut writer, hard_state);
+        let written = shared.poison_on_error("write of the journal", || {
+            let mut begin_term = |lsn, term| shared.terms.lock().begin(lsn, term);
+            writer.write(head.as_ref(), records, &mut begin_term)
+        })?;
         shared.ask_for_spare(&mut writer);
-        shared.marks.lock().add(last.lsn, written);
+        shared.appended.store(writer.last.lsn.0, Ordering::Release);
+        shared.marks.lock().add(writer.last.lsn, written);
         Ok(())
     }
 
@@ -265,11 +312,12 @@ impl Journal {
         let shared = &*self.shared;
         let _turn = shared.sync_turn.lock();
         shared.check_poison()?;
-        let (file, path, last) = {
+        let (file, path, last, written, len) = {
             let writer = shared.writer.lock();
             match &writer.current {
-                Some(current) if writer.synced < writer.last.lsn => {
-                    (current.file.clone(), current.path.clone(), writer.last.lsn)
+                Some(current) if writer.is_unsynced() => {
+                    let (file, path) = (current.file.clone(), current.path.clone());
+                    (file, path, writer.last.lsn, writer.groups.written, current.offset)
                 }
                 _ => return Ok(writer.synced),
             }
@@ -279,7 +327,12 @@ impl Journal {
             sync_file(&*file).map_err(Error::io("sync", path))
         })?;
         shared.check_poison()?;
-        shared.writer.lock().synced = last;
+        let mut writer = shared.writer.lock();
+        (writer.synced, writer.groups.durable) = (last, written);
+        if let Some(current) = &mut writer.current {
+            current.durable_len = len;
+            shared.hold_from(current.header.first_lsn);
+        }
         Ok(last)
     }
 

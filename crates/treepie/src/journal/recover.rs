@@ -11,17 +11,22 @@ use crate::{
     error::{Error, Result},
     format::record::Record,
     ids::Lsn,
-    sync::{Condvar, Mutex, Planted, atomic::AtomicBool, is_planted, thread},
+    sync::{
+        Condvar, Mutex, Planted,
+        atomic::{AtomicBool, AtomicU64},
+        is_planted, thread,
+    },
 };
 
 use super::{
     Journal, JournalConfig, JournalPosition, Recovered, Shared,
-    cursor::{Cursor, Expected},
+    cursor::{Cursor, Expected, Step},
     marks::Marks,
     pins::Pins,
     roll::{first_segment_len, prepare_spares},
     segment::{align_block, segment_name},
     spare::{Calls, Live, Shelf, adopt_spares},
+    terms::Terms,
     writer::Writer,
 };
 
@@ -30,8 +35,9 @@ const REWRITE_LEN: u64 = 1 << 20;
 
 impl Journal {
     /// Opens the journal and calls `apply` with every record above `from`, the checkpoint, in
-    /// order. With `is_fresh`, the checkpoint is LSN 0, and neither segments nor the folder need
-    /// exist.
+    /// order; in a replicated journal, with those that are known to be committed: the others are kept, and
+    /// consensus decides about them. With `is_fresh`, the checkpoint is LSN 0, and neither segments nor the
+    /// folder need exist.
     ///
     /// # Errors
     /// [`Corrupt`](Error::Corrupt) and [`JournalGap`](Error::JournalGap) when records are lost that
@@ -46,28 +52,16 @@ impl Journal {
             create_dir(&config)?;
         }
         let mut cursor = open_cursor(&config, from, is_fresh)?;
-        let mut marks = Marks::new(from.lsn);
-        let mut recovered =
-            Recovered { last: from, last_us: 0, records: 0, bytes: 0, torn_tail: None };
-        // Nothing is counted of the first segment yet, not even its header.
-        let mut place = (cursor.place().0, 0);
-        let mut tail = Tail::default();
-        while cursor.step()? {
-            let before = std::mem::replace(&mut place, cursor.place());
-            tail.note(&cursor);
-            recovered.last_us = cursor.header().time_us();
-            if cursor.last().0 <= from.lsn {
-                continue;
+        let mut walk = Walk::new(from, cursor.place().0);
+        loop {
+            match cursor.step_any()? {
+                Step::End => break,
+                Step::Local => walk.note_local(&cursor),
+                Step::Record => walk.note_record(&mut cursor, apply)?,
             }
-            let record = cursor.record()?;
-            apply(&record)?;
-            recovered.last = JournalPosition { lsn: record.lsn(), chain: record.chain() };
-            recovered.records += 1;
-            let counted = if before.0 == place.0 { align_block(before.1) } else { 0 };
-            let bytes = align_block(place.1) - counted;
-            recovered.bytes += bytes;
-            marks.add(recovered.last.lsn, bytes);
         }
+        let Walk { mut recovered, marks, place, tail, terms, held_from, .. } =
+            walk.finish(&cursor, &config, apply)?;
         recovered.torn_tail = cursor.torn_tail().cloned();
         if let Some(tail) = &recovered.torn_tail {
             let (file, offset) = (tail.file.display(), tail.offset);
@@ -76,24 +70,33 @@ impl Journal {
         if tail.has_records && !is_planted(Planted::TailNotSynced) {
             tail.make_durable(&config, place)?;
         }
+        remove_remains(&config, &cursor)?;
         let shelf = fill_shelf(&config, &cursor, place)?;
-        Ok((Journal::start(config, recovered.last, shelf, marks)?, recovered))
+        let start = Start {
+            next_sequence: cursor.survey().next_sequence(),
+            shelf,
+            marks,
+            terms,
+            held_from,
+        };
+        Ok((Journal::start(config, &recovered, start)?, recovered))
     }
 
-    fn start(
-        config: JournalConfig,
-        last: JournalPosition,
-        shelf: Shelf,
-        marks: Marks,
-    ) -> Result<Journal> {
+    fn start(config: JournalConfig, recovered: &Recovered, start: Start) -> Result<Journal> {
         let next_len = first_segment_len(config.segment_size_max);
         let is_background = config.background;
         let dir = config.dir.clone();
         let pins = Pins::new(config.keep);
+        let Start { next_sequence, shelf, marks, mut terms, held_from } = start;
+        let last = recovered.last;
+        // With nothing else known of the last record, it is one that was never replicated.
+        terms.tell_if_unknown(last.lsn);
+        let term = terms.term(last.lsn).unwrap_or_default();
+        let writer = Writer::new(last, term, next_len, next_sequence, recovered.hard_state);
         let shared = Arc::new(Shared {
             config,
             sync_turn: Mutex::new(()),
-            writer: Mutex::new(Writer::new(last, next_len)),
+            writer: Mutex::new(writer),
             trim_turn: Mutex::new(()),
             shelf: Mutex::new(shelf),
             shelf_changed: Condvar::new(),
@@ -102,6 +105,11 @@ impl Journal {
             poison: OnceLock::new(),
             calls: Calls::default(),
             is_short: AtomicBool::new(false),
+            terms: Mutex::new(terms),
+            appended: AtomicU64::new(last.lsn.0),
+            known_committed: AtomicU64::new(recovered.committed.lsn.0),
+            held_from: AtomicU64::new(held_from.map_or(u64::MAX, |first| first.0)),
+            truncations: AtomicU64::new(0),
         });
         let mut preparer = None;
         if is_background {
@@ -111,6 +119,119 @@ impl Journal {
             preparer = Some(spawned.map_err(Error::io("start a thread for", dir))?);
         }
         Ok(Journal { shared, preparer })
+    }
+}
+
+/// What an opened journal begins with, beside what was recovered.
+struct Start {
+    next_sequence: u64,
+    shelf: Shelf,
+    marks: Marks,
+    terms: Terms,
+    held_from: Option<Lsn>,
+}
+
+/// What the walk over all records comes to.
+struct Walk {
+    from: JournalPosition,
+    recovered: Recovered,
+    marks: Marks,
+    /// The segment of the last step, and the bytes used in it.
+    place: (Lsn, u64),
+    tail: Tail,
+    terms: Terms,
+    /// The segment with the last hard state.
+    held_from: Option<Lsn>,
+}
+
+impl Walk {
+    fn new(from: JournalPosition, first: Lsn) -> Walk {
+        let recovered = Recovered {
+            last: from,
+            committed: from,
+            committed_us: 0,
+            hard_state: None,
+            records: 0,
+            bytes: 0,
+            torn_tail: None,
+        };
+        let (marks, terms) = (Marks::new(from.lsn), Terms::default());
+        // Nothing is counted of the first segment yet, not even its header.
+        let place = (first, 0);
+        Walk { from, recovered, marks, place, tail: Tail::default(), terms, held_from: None }
+    }
+
+    fn note_local(&mut self, cursor: &Cursor) {
+        self.tail.note_local(cursor);
+        self.place = cursor.place();
+        let header = cursor.header();
+        self.terms.tell(header.lsn(), header.term());
+        if cursor.hard_state().is_some() {
+            self.held_from = Some(self.place.0);
+        }
+    }
+
+    fn note_record(
+        &mut self,
+        cursor: &mut Cursor,
+        apply: &mut dyn FnMut(&Record<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let before = std::mem::replace(&mut self.place, cursor.place());
+        self.tail.note(cursor);
+        let header = cursor.header();
+        self.terms.begin(header.lsn(), header.term());
+        let recovered = &mut self.recovered;
+        // Before its first hard state a journal is not replicated, and all that is in it is committed.
+        let is_committed = cursor.hard_state().is_none() || is_planted(Planted::TailApplied);
+        if is_committed || header.lsn() <= self.from.lsn {
+            recovered.committed_us = header.time_us();
+        }
+        if header.lsn() <= self.from.lsn {
+            return Ok(());
+        }
+        recovered.last = JournalPosition { lsn: header.lsn(), chain: header.chain() };
+        if is_committed {
+            apply(&cursor.record()?)?;
+            recovered.committed = recovered.last;
+        }
+        recovered.records += 1;
+        let counted = if before.0 == self.place.0 { align_block(before.1) } else { 0 };
+        let bytes = align_block(self.place.1) - counted;
+        recovered.bytes += bytes;
+        self.marks.add(recovered.last.lsn, bytes);
+        Ok(())
+    }
+
+    /// Applies what is known to be committed, now that all records have said what they know.
+    fn finish(
+        mut self,
+        cursor: &Cursor,
+        config: &JournalConfig,
+        apply: &mut dyn FnMut(&Record<'_>) -> Result<()>,
+    ) -> Result<Walk> {
+        let recovered = &mut self.recovered;
+        recovered.hard_state = cursor.hard_state();
+        let committed = cursor.known_committed().min(recovered.last.lsn);
+        if committed <= recovered.committed.lsn {
+            return Ok(self);
+        }
+        let mut again = open_cursor(config, recovered.committed, false)?;
+        while again.last().0 < committed && again.step()? {
+            let header = again.header();
+            if header.lsn() > recovered.committed.lsn {
+                apply(&again.record()?)?;
+                recovered.committed = JournalPosition { lsn: header.lsn(), chain: header.chain() };
+                recovered.committed_us = header.time_us();
+            }
+        }
+        if recovered.committed.lsn < committed {
+            return Err(Error::JournalGap {
+                folder: config.dir.clone(),
+                missing: recovered.committed.lsn.next(),
+                evidence: format!("records up to {committed} were there a moment ago"),
+            });
+        }
+        Ok(self)
     }
 }
 
@@ -149,6 +270,7 @@ fn open_cursor(config: &JournalConfig, from: JournalPosition, is_fresh: bool) ->
 #[derive(Debug, Default)]
 struct Tail {
     has_records: bool,
+    segment: Option<Lsn>,
     /// LSN of each, and where its blocks begin in the segment.
     records: Vec<(Lsn, u64)>,
 }
@@ -156,10 +278,25 @@ struct Tail {
 impl Tail {
     /// Adds the record that the cursor is at.
     fn note(&mut self, cursor: &Cursor) {
-        self.has_records = true;
+        self.begin(cursor);
         let vouched = cursor.vouched();
         self.records.retain(|&(lsn, _)| lsn > vouched);
         self.records.push((cursor.last().0, cursor.block_offset()));
+    }
+
+    /// Adds the local record that the cursor is at: durable once a record behind it is.
+    fn note_local(&mut self, cursor: &Cursor) {
+        self.begin(cursor);
+        self.records.push((cursor.last().0.next(), cursor.block_offset()));
+    }
+
+    /// What is in segments before this one was synced before this one got its name.
+    fn begin(&mut self, cursor: &Cursor) {
+        self.has_records = true;
+        let segment = cursor.place().0;
+        if self.segment.replace(segment) != Some(segment) {
+            self.records.clear();
+        }
     }
 
     /// Makes what was read durable, before anything relies on it. When a sync of the process before
@@ -187,6 +324,20 @@ impl Tail {
         file.sync_data().map_err(Error::io("sync", &path))?;
         disk.sync_dir(dir).map_err(Error::io("sync", dir))
     }
+}
+
+/// Finishes a removal that a crash has interrupted: the segment that supersedes is durable by now.
+fn remove_remains(config: &JournalConfig, cursor: &Cursor) -> Result<()> {
+    let (disk, dir) = (&config.disk, &config.dir);
+    for &first in cursor.survey().remains() {
+        let path = dir.join(segment_name(first));
+        tracing::info!(file = %path.display(), "removes a segment that was given up");
+        disk.remove(&path).map_err(Error::io("remove", &path))?;
+    }
+    if cursor.survey().remains().is_empty() {
+        return Ok(());
+    }
+    disk.sync_dir(dir).map_err(Error::io("sync", dir))
 }
 
 fn fill_shelf(config: &JournalConfig, cursor: &Cursor, place: (Lsn, u64)) -> Result<Shelf> {

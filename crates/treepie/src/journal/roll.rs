@@ -42,7 +42,13 @@ pub fn first_segment_len(segment_size_max: u64) -> u64 {
 impl Shared {
     /// Begins a new segment with room for a group. Called with `sync_turn` held.
     pub fn roll(&self, writer: &mut Writer, group_len: u64, room: Room) -> Result<()> {
-        let needed = align_block(SEGMENT_HEADER_SIZE as u64 + group_len);
+        let needed = align_block(SEGMENT_HEADER_SIZE as u64 + group_len + writer.head_len());
+        let next = writer.last.lsn.next();
+        if writer.hard_state.is_some()
+            && self.shelf.lock().segments.last().is_some_and(|live| live.first == next)
+        {
+            return self.roll_over(writer, needed);
+        }
         let len_min = needed.max(writer.next_len);
         let is_zeroing = group_len < LONG_GROUP_LEN;
         let spare = match self.take_or_make_spare(len_min, is_zeroing) {
@@ -58,12 +64,16 @@ impl Shared {
 
     fn roll_to(&self, writer: &mut Writer, spare: Spare) -> Result<()> {
         if let Some(current) = writer.current.take() {
-            if writer.synced < writer.last.lsn && !is_planted(Planted::OldSegmentNotSynced) {
+            if writer.is_unsynced() && !is_planted(Planted::OldSegmentNotSynced) {
                 current.file.sync_data().map_err(Error::io("sync", &current.path))?;
             }
             self.note_used(&current);
+            if current.offset > 0 {
+                self.hold_from(current.header.first_lsn);
+            }
         }
         writer.synced = writer.last.lsn;
+        writer.groups.durable = writer.groups.written;
         let (disk, dir) = (&self.config.disk, &self.config.dir);
         let first_lsn = writer.last.lsn.next();
         let path = dir.join(segment_name(first_lsn));
@@ -81,20 +91,25 @@ impl Shared {
             incarnation: get_u64(&random, 0),
             chain: writer.last.chain,
             segment_len: spare.len / JOURNAL_BLOCK_SIZE as u64 * JOURNAL_BLOCK_SIZE as u64,
+            sequence: writer.next_sequence,
+            supersedes: false,
         };
+        writer.next_sequence += 1;
         writer.current = Some(Current {
             file,
             path,
             header,
             offset: 0,
+            durable_len: 0,
             group_count: 0,
+            ends_in_hard_state: false,
             is_spare_asked: false,
             is_reserve: spare.number == RESERVE,
         });
         Ok(())
     }
 
-    fn note_used(&self, current: &Current) {
+    pub(super) fn note_used(&self, current: &Current) {
         let mut shelf = self.shelf.lock();
         let first = current.header.first_lsn;
         if let Some(live) = shelf.segments.iter_mut().find(|live| live.first == first) {
@@ -102,7 +117,7 @@ impl Shared {
         }
     }
 
-    fn note_segment(&self, live: Live, writer: &mut Writer) {
+    pub(super) fn note_segment(&self, live: Live, writer: &mut Writer) {
         writer.next_len = (live.len * 2).min(segment_len_max(self.config.segment_size_max));
         let mut shelf = self.shelf.lock();
         // An empty segment of this name, of an interrupted roll, was replaced.

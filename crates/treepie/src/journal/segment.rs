@@ -17,7 +17,8 @@ use crate::{
     error::{Damage, Error, Result, Structure},
     format::{
         frame::{FRAME_ALIGN, FRAME_SIZE, Frame, has_magic},
-        record::{self, RECORD_HEADER_SIZE, Record, RecordHeader, claimed_checksum},
+        hard_state::{HARD_STATE_RECORD_LEN, StoredHardState},
+        record::{self, RECORD_HEADER_SIZE, Record, RecordHeader, RecordKind, claimed_checksum},
         segment::{self, JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
     ids::Lsn,
@@ -59,6 +60,23 @@ fn segment_digits(name: &str) -> Option<&str> {
     let digits = name.strip_suffix(".seg")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then_some(digits)
+}
+
+/// The header of a segment, if there is a whole one of this life.
+pub fn read_header(disk: &dyn Disk, dir: &Path, first: Lsn) -> Result<Option<SegmentHeader>> {
+    let path = dir.join(segment_name(first));
+    let file = match disk.open(&path, OpenMode::ReadOnly) {
+        // Trimmed since it was listed.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(Error::io("open", &path))?,
+    };
+    if file.len().map_err(Error::io("read the length of", &path))? < SEGMENT_HEADER_SIZE as u64 {
+        return Ok(None);
+    }
+    let mut block = [0; SEGMENT_HEADER_SIZE];
+    file.read_at(0, &mut block).map_err(Error::io("read", &path))?;
+    let header = segment::verify_checksum(&block).and_then(|()| SegmentHeader::decode(&block));
+    Ok(header.ok().filter(|header| header.first_lsn == first))
 }
 
 /// The next multiple of 8.
@@ -166,8 +184,8 @@ impl SegmentReader {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
-    /// The record `lsn`, whose frame is at the next multiple of 8 or of 4 KiB from `offset` on.
-    /// The inner error is that of the first place: no whole record is there.
+    /// The record `lsn`, or a local record in front of it, whose frame is at the next multiple of 8 or of
+    /// 4 KiB from `offset` on. The inner error is that of the first place: no whole record is there.
     pub fn find(&mut self, offset: u64, lsn: Lsn) -> Result<Result<Found, Damage>> {
         let near = align_frame(offset);
         let far = align_block(offset);
@@ -189,7 +207,8 @@ impl SegmentReader {
         };
         let is_of_this_life =
             frame.incarnation == header.incarnation || is_planted(Planted::StaleRecordAccepted);
-        if !is_of_this_life || frame.lsn != lsn {
+        let is_before = frame.lsn.0 == lsn.0 - 1;
+        if !is_of_this_life || (frame.lsn != lsn && !is_before) {
             return damaged("the frame of another record is in its place");
         }
         let offset = offset + FRAME_SIZE as u64;
@@ -206,7 +225,14 @@ impl SegmentReader {
         if let Err(damage) = record::verify_checksum(bytes) {
             return Ok(Err(damage));
         }
-        match RecordHeader::decode(bytes, lsn) {
+        match RecordHeader::decode(bytes, frame.lsn) {
+            // A local record has the number of the one before it.
+            Ok(header) if header.kind().is_local() != is_before => {
+                damaged("the frame of another record is in its place")
+            }
+            Ok(_) if frame.unsynced == 0 && !is_before => {
+                damaged("its frame vouches for the record itself")
+            }
             Ok(header) => Ok(Ok(Found { offset, len, header, vouches_for: frame.vouches_for() })),
             Err(what) => Err(Error::refused(&self.path, offset, what)),
         }
@@ -259,14 +285,15 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// The first record above `lsn` and up to `last` that a block from `offset` on begins with.
+    /// The first record from `lsn` up to `last` that a block from `offset` on begins with.
     pub fn next_frame(&mut self, offset: u64, lsn: Lsn, last: Lsn) -> Result<Option<(u64, Lsn)>> {
         let Ok(header) = self.header else { return Ok(None) };
         let mut at = align_block(offset).max(BLOCK);
         while at < self.window.file_len {
             if let Some(frame) = self.frame_at(at)?
                 && frame.incarnation == header.incarnation
-                && (lsn.next()..=last).contains(&frame.lsn)
+                && (lsn..=last).contains(&frame.lsn)
+                && !self.is_local_at(at)?
             {
                 return Ok(Some((at, frame.lsn)));
             }
@@ -288,8 +315,21 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// Looks at every block from `offset` on for frames of records at or above `missing`. Without
-    /// a header, frames of any life count: those of earlier lives are of lower LSNs.
+    /// The hard state whose frame is at `at`.
+    fn hard_state_at(&mut self, at: u64) -> Result<Option<StoredHardState>> {
+        let bytes = self.window.bytes(at + FRAME_SIZE as u64, HARD_STATE_RECORD_LEN)?;
+        let record = bytes.and_then(|bytes| Record::parse(bytes).ok());
+        let record = record.filter(|record| record.kind() == RecordKind::HardState);
+        Ok(record.and_then(|record| StoredHardState::decode(&record).ok()))
+    }
+
+    fn is_local_at(&mut self, at: u64) -> Result<bool> {
+        self.hard_state_at(at).map(|found| found.is_some())
+    }
+
+    /// Looks at every block from `offset` on for frames of records at or above `missing`, and for hard
+    /// states, which vouch for bytes. Without a header, frames of any life count: those of earlier lives
+    /// are of lower LSNs.
     pub fn scan(&mut self, offset: u64, missing: Lsn) -> Result<Remains> {
         let incarnation = self.header.as_ref().ok().map(|header| header.incarnation);
         let mut remains = Remains::default();
@@ -299,10 +339,13 @@ impl SegmentReader {
             let frame = if is_frame { self.frame_at(at)? } else { None };
             if let Some(frame) = frame
                 && incarnation.is_none_or(|incarnation| incarnation == frame.incarnation)
-                && frame.lsn >= missing
+                && (frame.lsn >= missing || incarnation.is_some() && frame.lsn.next() == missing)
             {
-                remains.any = true;
-                if frame.vouches_for() >= missing {
+                let hard_state = self.hard_state_at(at)?;
+                let vouches_for_bytes = incarnation.is_some()
+                    && hard_state.is_some_and(|found| found.durable_len > align_block(offset));
+                remains.any |= frame.lsn >= missing || hard_state.is_some();
+                if vouches_for_bytes || frame.vouches_for() >= missing {
                     remains.vouching = Some(frame.lsn);
                     return Ok(remains);
                 }

@@ -35,7 +35,7 @@ impl Shared {
             if is_planted(Planted::TrimmedTooFar) && count + 1 < shelf.segments.len() {
                 count += 1;
             }
-            count = self.pins.lock().give_up_count(&shelf.segments, count);
+            count = self.pins.lock().give_up_count(&shelf.segments, count.min(self.held(&shelf)));
             let old: Vec<Live> = shelf.segments.drain(..count).collect();
             let needs_reserve =
                 self.config.reserve_len > 0 && shelf.reserve.is_none() && !shelf.is_reserve_rolling;
@@ -44,6 +44,7 @@ impl Shared {
         if old.is_empty() {
             return self.fill_reserve_in_turn();
         }
+        self.forget_terms();
         let (mut spares, mut reserve, mut failed) = (Vec::new(), None, Ok(()));
         for (done, live) in old.iter().enumerate() {
             let use_as = if needs_reserve && reserve.is_none() {

@@ -86,6 +86,10 @@ impl SegmentVerifier {
         }
         let what = match self.reader.find(self.offset, self.next) {
             Ok(Ok(found)) => match self.verify(&found)? {
+                None if found.header.kind().is_local() => {
+                    self.offset = align_frame(found.offset + found.len as u64);
+                    return self.step();
+                }
                 None => return Ok(self.accept(&found)),
                 Some(what) => what,
             },

@@ -1,6 +1,6 @@
 //! Reading the log in its order, what is not committed included.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::{
     error::{Error, Result},
@@ -11,7 +11,6 @@ use crate::{
 };
 
 /// The appended records above an LSN, one at a time, read from the journal, which keeps them meanwhile.
-#[derive(Debug)]
 pub struct LogRecords {
     core: Arc<Core>,
     pin: u64,
@@ -26,7 +25,7 @@ pub struct LogRecords {
 impl LogRecords {
     pub(super) fn begin(core: Arc<Core>, after: Lsn) -> Result<LogRecords> {
         let pin = core.journal.pin(after)?;
-        let truncations = core.replicated.truncations();
+        let truncations = core.journal.truncation_count();
         Ok(LogRecords { core, pin, reader: None, last: after, chain: None, truncations })
     }
 
@@ -39,7 +38,7 @@ impl LogRecords {
     pub fn next_record(&mut self) -> Result<Option<SharedRecord>> {
         loop {
             self.core.journal.advance_pin(self.pin, self.last)?;
-            let truncations = self.core.replicated.truncations();
+            let truncations = self.core.journal.truncation_count();
             if self.truncations != truncations {
                 (self.reader, self.truncations) = (None, truncations);
             }
@@ -47,9 +46,10 @@ impl LogRecords {
                 return Ok(None);
             }
             let read = self.read();
-            // What was read beside a truncation, or of segments that were given up, is not to be believed.
+            // What was read of records that are given up meanwhile is not to be believed, nor what it
+            // failed with.
             self.core.journal.advance_pin(self.pin, self.last)?;
-            if self.core.replicated.truncations() != self.truncations {
+            if self.core.journal.truncation_count() != truncations {
                 continue;
             }
             let Some(record) = read? else { return Ok(None) };
@@ -86,5 +86,11 @@ impl LogRecords {
 impl Drop for LogRecords {
     fn drop(&mut self) {
         self.core.journal.unpin(self.pin);
+    }
+}
+
+impl fmt::Debug for LogRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogRecords").field("last", &self.last).finish_non_exhaustive()
     }
 }

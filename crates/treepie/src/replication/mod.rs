@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub use self::log::LogRecords;
+use crate::format::shared::effective_term;
 pub use crate::{
     format::{hard_state::HardState, record::RecordKind, shared::SharedRecord},
     txn::replicated::Outlet,
@@ -113,12 +114,17 @@ impl Door {
         LogState {
             first: core.journal.first_known(),
             last: last.lsn,
-            last_term: core.journal.term_of(last.lsn).unwrap_or(Term(1)),
+            last_term: self.term_of_last(last.lsn),
             last_chain: last.chain,
             committed: core.watermarks.committed(),
             synced: core.watermarks.synced(),
             hard_state: core.journal.hard_state().unwrap_or(FIRST_HARD_STATE),
         }
+    }
+
+    /// The term of the last record; it is known, unless the journal begins behind it.
+    fn term_of_last(&self, last: Lsn) -> Term {
+        effective_term(self.core.journal.term_of(last).unwrap_or_default())
     }
 
     /// Whether the database takes writes.
@@ -143,7 +149,7 @@ impl Door {
     #[must_use]
     pub fn term(&self, lsn: Lsn) -> Option<Term> {
         if lsn <= self.core.watermarks.appended() {
-            return self.core.journal.term_of(lsn);
+            return self.core.journal.term_of(lsn).map(effective_term);
         }
         self.core.replicated.recent(lsn).map(|record| record.term())
     }
@@ -185,8 +191,11 @@ impl Door {
         core.check_poison()?;
         self.check_append(hard_state, records)?;
         let sealed: Vec<_> = records.iter().map(SharedRecord::record).collect();
-        let known_committed = core.watermarks.committed();
-        let appended = core.journal.append_group(hard_state.as_ref(), &sealed, known_committed);
+        if hard_state.is_none() && records.is_empty() {
+            return Ok(());
+        }
+        let committed = core.watermarks.committed();
+        let appended = core.journal.append_group(hard_state.as_ref(), &sealed, committed);
         self.poison_if_needed(appended)?;
         core.replicated.note_appended(core, records);
         let bytes: usize = records.iter().map(SharedRecord::len).sum();
@@ -203,7 +212,7 @@ impl Door {
         }
         let is_leading = self.is_leading();
         let mut last = core.journal.last();
-        let mut term = core.journal.term_of(last.lsn).unwrap_or(Term(1));
+        let mut term = self.term_of_last(last.lsn);
         for record in records {
             let reason = if record.lsn() != last.lsn.next() {
                 "the record has another number than the next one"
@@ -273,10 +282,7 @@ impl Door {
             return Err(self.misfit(after, committed, "what is committed is not given up"));
         }
         if after < core.journal.last().lsn {
-            let to = self.position(after)?;
-            core.replicated.count_truncation();
-            let truncated = core.journal.truncate(to);
-            core.replicated.count_truncation();
+            let truncated = self.position(after).and_then(|to| core.journal.truncate(to));
             self.poison_if_needed(truncated)?;
         }
         core.replicated.note_truncated(core, after);
@@ -289,8 +295,7 @@ impl Door {
         if let Some(position) = committed.filter(|position| position.lsn == lsn) {
             return Ok(position);
         }
-        let chain = self.record(lsn)?.chain();
-        Ok(JournalPosition { lsn, chain })
+        self.core.journal.position_of(lsn)
     }
 
     /// Makes records final up to `lsn`: readers see what they did, and the callers who wait are told. A
@@ -310,7 +315,9 @@ impl Door {
             return Ok(());
         }
         if self.is_leading() {
-            return core.replicated.commit_sealed(core, lsn);
+            core.replicated.commit_sealed(core, lsn)?;
+            core.journal.note_committed(lsn.min(core.journal.last().lsn));
+            return Ok(());
         }
         if lsn > core.watermarks.appended() {
             return Err(Error::Door { action: "commit", reason: "the record is not there yet" });
@@ -321,6 +328,7 @@ impl Door {
             let record = self.next_to_apply()?;
             follower::commit_received(core, &record)?;
         }
+        core.journal.note_committed(lsn);
         core.watch.wake();
         core.ask_checkpoint();
         core.replicated.settle(core);
@@ -364,7 +372,7 @@ impl Door {
         if last != writer.tail || core.watermarks.committed() != last.lsn {
             return refuse("records are not committed yet");
         }
-        if core.journal.term_of(last.lsn).is_some_and(|before| before > term) || term == Term(0) {
+        if self.term_of_last(last.lsn) > term {
             return refuse("the term is lower than that of the last record");
         }
         follower::refresh_space(core, &mut writer)?;

@@ -67,6 +67,18 @@ pub enum Planted {
     TailNotRewritten,
     /// It is not even synced.
     TailNotSynced,
+    /// A record that was given up is read where a segment begins that supersedes it.
+    SupersededRecordAccepted,
+    /// Segments that an interrupted truncation has left are taken for parts of the journal.
+    RemainsBelieved,
+    /// A segment gets its name before the hard state at its head is durable.
+    HeadNotSynced,
+    /// A trim gives up the segment with the only durable hard state.
+    HardStateTrimmed,
+    /// A hard state is not written again in front of records that follow it.
+    HardStateNotVouchedFor,
+    /// Recovery takes all records of a replicated journal for committed.
+    TailApplied,
 
     // Commits.
     /// A commit is acknowledged when it is written.

@@ -138,13 +138,14 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Everything up to `checkpointed` is in the data file, everything up to `last` in the journal.
-    pub fn new(checkpointed: Lsn, last: Lsn) -> Watermarks {
+    /// Everything up to `checkpointed` is in the data file, everything up to `last` in the journal;
+    /// what of that is above `committed` may still be given up.
+    pub fn new(checkpointed: Lsn, committed: Lsn, last: Lsn) -> Watermarks {
         let last = || AtomicU64::new(last.0);
         Watermarks {
             falls: Counter::new(0),
             checkpointed: AtomicU64::new(checkpointed.0),
-            committed: last(),
+            committed: AtomicU64::new(committed.0),
             synced: last(),
             appended: last(),
             sealed: last(),
@@ -275,24 +276,24 @@ impl Core {
         meta: Meta,
         point: CommitPoint,
     ) -> Core {
-        let last = point.position;
+        let (committed, last) = (point.position, journal.last());
         Core {
             disk,
             path,
             bounds,
-            watermarks: Watermarks::new(meta.checkpoint, last.lsn),
+            watermarks: Watermarks::new(meta.checkpoint, committed.lsn, last.lsn),
             commits: Mutex::new(VecDeque::from([point])),
             lineage: meta.lineage,
             meta: LeafMutex::new(meta),
             writer: Mutex::new(Writer {
                 pages: PagesState::new(space),
-                tail: last,
+                tail: committed,
                 builder: RecordBuilder::default(),
                 is_stale: false,
             }),
             merger: Merger::default(),
             pipeline: Pipeline::default(),
-            replicated: Replicated::new(bounds.recent_records),
+            replicated: Replicated::new(bounds.recent_records, journal.hard_state().is_some()),
             flusher: Flusher::default(),
             meters: Meters::default(),
             pager,

@@ -19,10 +19,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{
-            AtomicU8, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -79,8 +76,6 @@ pub struct Replicated {
     pub log_turn: Mutex<()>,
     /// One sync at a time, and none beside a truncation.
     pub sync_turn: Mutex<()>,
-    /// How often records were given up, counted before and after.
-    truncations: AtomicU64,
 }
 
 struct State {
@@ -113,10 +108,11 @@ pub struct Uncommitted {
 }
 
 impl Replicated {
-    /// Not in a cluster.
-    pub fn new(recent_bytes_max: usize) -> Replicated {
+    /// The follower of nobody, if the database is in a cluster.
+    pub fn new(recent_bytes_max: usize, is_on: bool) -> Replicated {
+        let role = if is_on { Role::Follower } else { Role::Standalone };
         Replicated {
-            role: AtomicU8::new(Role::Standalone as u8),
+            role: AtomicU8::new(role as u8),
             state: Mutex::new(State {
                 outlet: None,
                 leader: None,
@@ -133,7 +129,6 @@ impl Replicated {
             commit_turn: Mutex::new(()),
             log_turn: Mutex::new(()),
             sync_turn: Mutex::new(()),
-            truncations: AtomicU64::new(0),
         }
     }
 
@@ -383,16 +378,6 @@ impl Replicated {
         core.watermarks.set_appended(last.lsn());
         state.recent.shrink(last.lsn());
         self.changed.notify_all();
-    }
-
-    /// Changes whenever records are given up: before, and once more after.
-    pub fn truncations(&self) -> u64 {
-        self.truncations.load(SeqCst)
-    }
-
-    /// Notes that records are about to be given up, or have been.
-    pub fn count_truncation(&self) {
-        self.truncations.fetch_add(1, SeqCst);
     }
 
     /// Notes that it has not got those above `lsn` any more. The caller has the turns of the log and of

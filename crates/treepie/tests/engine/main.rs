@@ -36,6 +36,8 @@ mod records;
 mod recovery;
 mod recovery_cuts;
 mod removals;
+mod replication;
+mod replication_threads;
 mod ruled_disk;
 mod salvage;
 mod savepoints;
