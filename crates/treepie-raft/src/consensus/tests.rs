@@ -1,0 +1,1 @@
+//! The sharp edges of the core, each shown to be handled.
