@@ -186,6 +186,12 @@ impl Members {
         self.members.get(&id)
     }
 
+    /// The highest number that a node of this cluster ever had.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
     /// Whether there are none: a node that has not joined yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {

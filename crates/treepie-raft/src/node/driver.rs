@@ -8,7 +8,7 @@ use treepie::replication::SharedRecord;
 
 use super::{
     feeder::Wanted,
-    input::{ChangeDone, Input, ReadDone},
+    input::{ChangeDone, Input, Waiting},
     log::{DoorLog, bytes_of},
     shared::Shared,
     writer::Decision,
@@ -41,7 +41,7 @@ pub(super) struct Driver {
     replica: Replica<DoorLog>,
     hands: Hands,
     tick: Duration,
-    reads: HashMap<u64, ReadDone>,
+    reads: HashMap<u64, Waiting>,
     changes: HashMap<u64, ChangeDone>,
     /// Numbers of reads and changes.
     next: u64,
@@ -81,11 +81,15 @@ impl Driver {
         self.end();
     }
 
-    /// Tells everyone who waits that there is nothing to wait for.
+    /// Whoever waits for a read waits on for the next replica, if there will be one.
     fn end(&mut self) {
-        for (_, done) in self.reads.drain() {
-            done(Err(ReadError::TimedOut));
-        }
+        let mut left = self.hands.shared.left.lock();
+        left.extend(self.reads.drain().map(|(_, waiting)| waiting));
+        drop(left);
+        self.give_changes_up();
+    }
+
+    fn give_changes_up(&mut self) {
         for (_, done) in self.changes.drain() {
             done(Err(ChangeError::NotLeader { leader: None }));
         }
@@ -104,7 +108,7 @@ impl Driver {
             Input::Applied(lsn) => self.replica.applied(lsn),
             Input::Followed(number, last) => self.replica.followed(number, last),
             Input::MembersRefused => self.replica.members_refused(),
-            Input::Read { at_least, timeout, done } => self.read(now, at_least, timeout, done),
+            Input::Read(waiting) => self.read(now, waiting),
             Input::Staleness(reply) => drop(reply.send(self.replica.staleness(now))),
             Input::Change(change, done) => {
                 let id = self.number();
@@ -136,22 +140,16 @@ impl Driver {
         }
     }
 
-    fn read(
-        &mut self,
-        now: Duration,
-        at_least: Option<treepie::ids::Lsn>,
-        timeout: Duration,
-        done: ReadDone,
-    ) {
-        let (id, deadline) = (self.number(), now + timeout);
-        let added = match at_least {
+    fn read(&mut self, now: Duration, waiting: Waiting) {
+        let (id, deadline) = (self.number(), waiting.deadline);
+        let added = match waiting.at_least {
             None => self.replica.read(now, id, deadline),
             Some(lsn) => self.replica.read_at_least(id, lsn, deadline),
         };
         match added {
-            Ok(()) if !self.is_over => drop(self.reads.insert(id, done)),
-            Ok(()) => done(Err(ReadError::TimedOut)),
-            Err(error) => done(Err(error)),
+            Ok(()) if !self.is_over => drop(self.reads.insert(id, waiting)),
+            Ok(()) => (waiting.done)(Err(ReadError::TimedOut)),
+            Err(error) => (waiting.done)(Err(error)),
         }
     }
 
@@ -176,7 +174,10 @@ impl Driver {
         tracing::error!(%stopped, "this node takes no more part in its cluster");
         // Who waits for a commit learns that it is not known.
         drop(self.hands.decisions.send(Decision::Follow(None, u64::MAX)));
-        self.end();
+        for (_, waiting) in self.reads.drain() {
+            (waiting.done)(Err(ReadError::TimedOut));
+        }
+        self.give_changes_up();
     }
 
     fn hand_out(&mut self, effect: Effect<SharedRecord>) {
@@ -190,8 +191,8 @@ impl Driver {
                 drop(hands.decisions.send(Decision::Follow(leader, number)));
             }
             Effect::Answer { id, outcome } => {
-                if let Some(done) = self.reads.remove(&id) {
-                    done(outcome);
+                if let Some(waiting) = self.reads.remove(&id) {
+                    (waiting.done)(outcome);
                 }
             }
             Effect::SetMembers { members, change } => hands.set_members(members, change),

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use treepie::ids::Lsn;
+
 use crate::{
     ids::NodeId,
     members::ChangeError,
@@ -35,6 +37,9 @@ pub enum NodeError {
         /// What the system says.
         source: io::Error,
     },
+    /// A record that another node needs is not there any more, or is another one now.
+    #[error("the log has no such record of LSN {0} any more")]
+    NoRecord(Lsn),
     /// The node takes no more part in its cluster.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -45,7 +50,9 @@ pub enum NodeError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// What is here is older than was asked for.
-    #[error("node {node} has not heard of a leader for {age_ms} ms; ask another node, or allow more")]
+    #[error(
+        "node {node} has not heard of a leader for {age_ms} ms; ask another node, or allow more"
+    )]
     Stale {
         /// This node.
         node: NodeId,

@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crossbeam_channel::{Receiver, Sender};
 use treepie::{
-    Error, Result,
     ids::Lsn,
     replication::{LogRecords, SharedRecord},
 };
 
 use super::{
+    error::NodeError,
     input::Input,
     log::{DoorLog, bytes_of},
 };
@@ -56,7 +56,7 @@ fn fill(
     readers: &mut BTreeMap<NodeId, LogRecords>,
     mut message: Message,
     records: Vec<Option<SharedRecord>>,
-) -> Result<(Message, Vec<RecordToSend>)> {
+) -> Result<(Message, Vec<RecordToSend>), NodeError> {
     let mut filled = Vec::with_capacity(records.len());
     for (entry, record) in message.entries.iter_mut().zip(records) {
         let record = match record.or_else(|| log.door.recent(entry.lsn)) {
@@ -65,8 +65,7 @@ fn fill(
         };
         let found = record.entry();
         if found.term != entry.term {
-            let reason = "another record has this number now";
-            return Err(Error::Door { action: "read", reason });
+            return Err(NodeError::NoRecord(entry.lsn));
         }
         *entry = found;
         filled.push(RecordToSend::Here(bytes_of(record)));
@@ -79,7 +78,7 @@ fn read(
     readers: &mut BTreeMap<NodeId, LogRecords>,
     node: NodeId,
     lsn: Lsn,
-) -> Result<SharedRecord> {
+) -> Result<SharedRecord, NodeError> {
     let before = Lsn(lsn.0.saturating_sub(1));
     let mut reader = match readers.remove(&node) {
         Some(reader) if reader.last() == before => reader,
@@ -87,5 +86,5 @@ fn read(
     };
     let record = reader.next_record()?;
     readers.insert(node, reader);
-    record.ok_or(Error::Door { action: "read", reason: "there is no such record" })
+    record.ok_or(NodeError::NoRecord(lsn))
 }

@@ -21,6 +21,15 @@ pub(super) type ReadDone = Box<dyn FnOnce(Result<Lsn, ReadError>) + Send>;
 /// Gets the outcome of a change; it must not wait for anything.
 pub(super) type ChangeDone = Box<dyn FnOnce(Result<Lsn, ChangeError>) + Send>;
 
+/// A read that waits for its answer.
+pub(super) struct Waiting {
+    /// The least LSN that it needs; a linearizable one where there is none.
+    pub(super) at_least: Option<Lsn>,
+    /// Until when it waits, on the node's clock.
+    pub(super) deadline: Duration,
+    pub(super) done: ReadDone,
+}
+
 /// What happens to a node.
 pub(super) enum Input {
     /// A message came; the credit goes when it was taken.
@@ -36,7 +45,7 @@ pub(super) enum Input {
     /// A change of members could not be sealed.
     MembersRefused,
     /// A linearizable read, or one of a state at or after an LSN.
-    Read { at_least: Option<Lsn>, timeout: Duration, done: ReadDone },
+    Read(Waiting),
     /// How old the state here may be.
     Staleness(Sender<Option<Duration>>),
     /// A change of the members.

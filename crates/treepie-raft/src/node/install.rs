@@ -30,11 +30,7 @@ use super::{
     shared::Shared,
     start::{start, stop},
 };
-use crate::{
-    ids::NodeId,
-    transport::PageStream,
-    wire::Refusal,
-};
+use crate::{ids::NodeId, transport::PageStream, wire::Refusal};
 
 /// Here are all pages.
 const PUSH: &[u8] = b"push";

@@ -29,7 +29,7 @@ use crossbeam_channel::bounded;
 use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
 
 use self::{
-    input::{ChangeDone, Input, ReadDone},
+    input::{ChangeDone, Input, ReadDone, Waiting},
     shared::{Ears, Shared, Stored},
 };
 use crate::{
@@ -226,8 +226,11 @@ impl Node {
     #[track_caller]
     fn read_when(&self, at_least: Option<Lsn>, timeout: Duration) -> Result<Snapshot, NodeError> {
         let (reply, answer) = bounded(1);
-        let done = move |outcome| drop(reply.send(outcome));
-        self.ask_read(at_least, timeout, Box::new(done))?;
+        let done: ReadDone = Box::new(move |outcome| {
+            // Nobody waits any more.
+            let _ = reply.send(outcome);
+        });
+        self.ask_read(at_least, timeout, done)?;
         answer.recv().map_err(|_| NodeError::NotRunning)??;
         Ok(self.database()?.read()?)
     }
@@ -243,7 +246,8 @@ impl Node {
         timeout: Duration,
         done: ReadDone,
     ) -> Result<(), NodeError> {
-        self.tell(Input::Read { at_least, timeout, done })
+        let deadline = self.shared.clock.now() + timeout;
+        self.tell(Input::Read(Waiting { at_least, deadline, done }))
     }
 
     /// Changes the members, on the leader; returns when it is complete. See [`Change`].
@@ -252,7 +256,10 @@ impl Node {
     /// [`NodeError::Change`].
     pub fn change(&self, change: Change) -> Result<Lsn, NodeError> {
         let (reply, answer) = bounded(1);
-        self.ask_change(change, Box::new(move |outcome| drop(reply.send(outcome))))?;
+        let done: ChangeDone = Box::new(move |outcome| {
+            let _ = reply.send(outcome);
+        });
+        self.ask_change(change, done)?;
         Ok(answer.recv().map_err(|_| NodeError::NotRunning)??)
     }
 
@@ -352,6 +359,9 @@ impl Node {
             transport.stop();
         }
         self.shared.join();
+        for waiting in self.shared.left.lock().drain(..) {
+            (waiting.done)(Err(ReadError::TimedOut));
+        }
         database
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use treepie::{Database, replication::SharedRecord};
 
 use super::{
-    input::{Clock, Input},
+    input::{Clock, Input, Waiting},
     log::DoorLog,
     options::NodeOptions,
 };
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) members: RwLock<Members>,
     pub(super) view: Mutex<View>,
     pub(super) view_changed: Condvar,
+    /// Reads that waited for a replica that has ended.
+    pub(super) left: Mutex<Vec<Waiting>>,
     /// One state is received at a time.
     pub(super) installing: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -72,6 +74,7 @@ impl Shared {
             members: RwLock::new(Members::default()),
             view: Mutex::new(View::default()),
             view_changed: Condvar::new(),
+            left: Mutex::new(Vec::new()),
             installing: Mutex::new(()),
             threads: Mutex::new(Vec::new()),
         }

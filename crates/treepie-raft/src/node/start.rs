@@ -46,6 +46,9 @@ pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running,
     shared.meet(&replica.status().members);
     shared.note(&replica);
     let threads = spawn(shared, &log, replica, &queues)?;
+    for waiting in shared.left.lock().drain(..) {
+        drop(queues.inputs.0.send(Input::Read(waiting)));
+    }
     Ok(Running { database, log, inputs: queues.inputs.0, threads })
 }
 
@@ -53,10 +56,8 @@ fn options(shared: &Shared) -> Result<Options, NodeError> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| NodeError::Stream(error.into()))?;
     let options = &shared.options;
-    let found = options.found.then(|| Place {
-        address: shared.address(),
-        label: options.label.clone(),
-    });
+    let found =
+        options.found.then(|| Place { address: shared.address(), label: options.label.clone() });
     Ok(Options {
         found,
         tick: options.tick,
@@ -91,19 +92,13 @@ fn spawn(
     };
     let (journal, inputs, with) =
         (queues.journal.1.clone(), queues.inputs.0.clone(), Arc::clone(log));
-    begin(
-        "treepie journal",
-        Box::new(move || writer::write_journal(&with, &journal, &inputs)),
-    )?;
+    begin("treepie journal", Box::new(move || writer::write_journal(&with, &journal, &inputs)))?;
     let (decisions, inputs, with) =
         (queues.decisions.1.clone(), queues.inputs.0.clone(), Arc::clone(log));
     begin("treepie commit", Box::new(move || writer::decide(&with, &decisions, &inputs)))?;
     let (wanted, inputs, with) =
         (queues.wanted.1.clone(), queues.inputs.0.clone(), Arc::clone(log));
-    begin(
-        "treepie feeder",
-        Box::new(move || feeder::feed(&with, &transport, &wanted, &inputs)),
-    )?;
+    begin("treepie feeder", Box::new(move || feeder::feed(&with, &transport, &wanted, &inputs)))?;
     let inputs = queues.inputs.1.clone();
     begin("treepie raft", Box::new(move || driver.run(&inputs)))?;
     Ok(threads)

@@ -78,11 +78,7 @@ impl Gathered {
 }
 
 /// The life of the thread that decides what readers see. Of commits that wait, the last one says it all.
-pub(super) fn decide(
-    log: &Arc<DoorLog>,
-    decisions: &Receiver<Decision>,
-    inputs: &Sender<Input>,
-) {
+pub(super) fn decide(log: &Arc<DoorLog>, decisions: &Receiver<Decision>, inputs: &Sender<Input>) {
     let mut next = decisions.recv().ok();
     while let Some(mut decision) = next.take() {
         while let Ok(later) = decisions.try_recv() {

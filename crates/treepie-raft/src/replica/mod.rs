@@ -280,7 +280,12 @@ impl<L: Log> Replica<L> {
     ///
     /// # Errors
     /// As [`Replica::read`].
-    pub fn read_at_least(&mut self, id: u64, lsn: Lsn, deadline: Duration) -> Result<(), ReadError> {
+    pub fn read_at_least(
+        &mut self,
+        id: u64,
+        lsn: Lsn,
+        deadline: Duration,
+    ) -> Result<(), ReadError> {
         self.reads.add(id, deadline, Some(lsn))
     }
 
@@ -359,6 +364,12 @@ impl<L: Log> Replica<L> {
         }
     }
 
+    /// Who leads, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.core.leader()
+    }
+
     /// Why it has stopped, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
@@ -405,11 +416,7 @@ fn read_tail<L: Log>(log: &L, state: &LogState) -> Result<Vec<L::Record>, Stoppe
 }
 
 /// What the core begins with: terms are asked for where they change.
-fn beginning<L: Log>(
-    log: &L,
-    state: &LogState,
-    tail: &[L::Record],
-) -> Result<Beginning, Stopped> {
+fn beginning<L: Log>(log: &L, state: &LogState, tail: &[L::Record]) -> Result<Beginning, Stopped> {
     let floor = if state.first.0 <= 1 { Lsn(0) } else { state.first.min(state.committed) };
     let term_of = |lsn: Lsn| match lsn.0 {
         0 => Some(Term(0)),

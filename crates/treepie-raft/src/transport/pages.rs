@@ -3,7 +3,10 @@
 //! Its flow control is that of its connection: who reads slowly holds back who writes, and nobody else.
 //! At most one chunk is in memory at either end.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    time::Duration,
+};
 
 use super::{
     Socket,
@@ -76,6 +79,14 @@ impl PageStream {
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.read, self.written)
+    }
+
+    /// How long the other side may be silent from now on: where it is known to have a lot to do.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub fn set_patience(&mut self, patience: Duration) -> io::Result<()> {
+        self.reader.get_mut().set_timeouts(patience, patience)
     }
 
     /// Ends what is written to the other side. Reading goes on.

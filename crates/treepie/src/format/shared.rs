@@ -103,6 +103,17 @@ impl SharedRecord {
         self.0.record.bytes()
     }
 
+    /// What was annotated when it was sealed.
+    ///
+    /// # Errors
+    /// [`Error::Received`] when its payload breaks a rule.
+    pub fn annotations(&self) -> Result<Vec<Vec<u8>>> {
+        let received = |what| Error::Received { what };
+        let record = self.open().map_err(received)?;
+        let annotations = record.annotations().map(|bytes| bytes.map(<[u8]>::to_vec));
+        annotations.collect::<Result<_, _>>().map_err(received)
+    }
+
     /// As the journal takes it.
     pub(crate) fn record(&self) -> &SealedRecord {
         &self.0.record

@@ -154,6 +154,12 @@ impl Door {
         self.core.replicated.recent(lsn).map(|record| record.term())
     }
 
+    /// A record, if it is one of the recent ones that are in memory. No I/O.
+    #[must_use]
+    pub fn recent(&self, lsn: Lsn) -> Option<SharedRecord> {
+        self.core.replicated.recent(lsn)
+    }
+
     /// A record: one of the recent ones, from memory, else from the journal, which takes longer the
     /// deeper it lies in its segment: for many of them see [`records`](Door::records).
     ///

@@ -1,0 +1,4 @@
+//! Nodes with real sockets, threads and files, in one process.
+
+mod cluster;
+mod replication;
