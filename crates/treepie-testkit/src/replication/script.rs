@@ -66,7 +66,10 @@ impl Counts {
 /// A caller who waits, and the record of its change.
 struct Caller {
     write: Submitted<()>,
+    /// The last record that it changed, or saw.
     lsn: Lsn,
+    /// Its closure fails by itself.
+    fails: bool,
 }
 
 struct World {
@@ -182,7 +185,7 @@ impl World {
                 // It failed, found no way, or changed nothing: in the last case it waits for others.
                 let lsn = self.log.keys().next_back().copied().unwrap_or_default();
                 if !write.is_done() {
-                    self.callers.push(Caller { write, lsn });
+                    self.callers.push(Caller { write, lsn, fails });
                 }
                 Ok(())
             }
@@ -190,7 +193,7 @@ impl World {
                 ensure(!fails, || "a closure that failed has a record".to_owned())?;
                 ensure(!write.is_done(), || format!("record {} is final at once", record.lsn()))?;
                 self.done.insert(record.chain(), ops);
-                self.callers.push(Caller { write, lsn: record.lsn() });
+                self.callers.push(Caller { write, lsn: record.lsn(), fails });
                 self.log.insert(record.lsn(), record.clone());
                 Ok(())
             }
@@ -308,7 +311,11 @@ impl World {
                 format!("the caller of {lsn} is told {is_done}, and {committed} is committed")
             })?;
             if is_done {
-                caller.write.wait().map_err(|error| format!("the caller of {lsn}: {error}"))?;
+                match caller.write.wait() {
+                    Ok(receipt) if receipt.lsn == lsn && !caller.fails => {}
+                    Err(Error::Rejected(_)) if caller.fails => {}
+                    other => return Err(format!("the caller of {lsn} is told {other:?}")),
+                }
             } else {
                 self.callers.push(caller);
             }
@@ -370,7 +377,9 @@ impl World {
                 Err(Error::OutcomeUnknown { lsn, .. }) if lsn == caller.lsn => {
                     self.counts.unknown += 1
                 }
-                Err(Error::NotLeader { .. }) if self.callers.is_empty() => {}
+                // It changed nothing, or failed.
+                Err(Error::NotLeader { .. }) if !self.log.contains_key(&caller.lsn.next()) => {}
+                Err(Error::Rejected(_)) if caller.fails => {}
                 other => return Err(format!("the caller of {} is told {other:?}", caller.lsn)),
             }
         }
