@@ -161,6 +161,7 @@ impl Checkpointer {
         if bound > final_to && !is_planted(Planted::PastSync) {
             return Ok(None);
         }
+        core.replicated.vouch(core, bound)?;
         let mut written = 0;
         let mut rest = pages;
         while !rest.is_empty() {

@@ -147,6 +147,22 @@ pub mod schedules {
 #[doc(hidden)]
 pub mod planted {
     pub use crate::sync::{Planted, is_planted, plant, plant_for_good};
+
+    /// The journal by itself, for the tests of it as a log of consensus.
+    pub mod journal {
+        pub use crate::{
+            format::{
+                hard_state::HardState,
+                record::{
+                    Compression, Record, RecordBuilder, RecordKind, RecordMeta, SealedRecord,
+                    genesis_chain,
+                },
+            },
+            journal::{
+                Journal, JournalConfig, JournalPosition, JournalReader, Keep, Recovered, Room,
+            },
+        };
+    }
 }
 
 /// The README, whose example is a test.

@@ -66,7 +66,12 @@ impl Counts {
 /// A caller who waits, and the record of its change.
 struct Caller {
     write: Submitted<()>,
+    /// The last record that it changed, or saw.
     lsn: Lsn,
+    /// Whether that is a record of its own.
+    has_record: bool,
+    /// Its closure fails by itself.
+    fails: bool,
 }
 
 struct World {
@@ -182,7 +187,7 @@ impl World {
                 // It failed, found no way, or changed nothing: in the last case it waits for others.
                 let lsn = self.log.keys().next_back().copied().unwrap_or_default();
                 if !write.is_done() {
-                    self.callers.push(Caller { write, lsn });
+                    self.callers.push(Caller { write, lsn, has_record: false, fails });
                 }
                 Ok(())
             }
@@ -190,7 +195,8 @@ impl World {
                 ensure(!fails, || "a closure that failed has a record".to_owned())?;
                 ensure(!write.is_done(), || format!("record {} is final at once", record.lsn()))?;
                 self.done.insert(record.chain(), ops);
-                self.callers.push(Caller { write, lsn: record.lsn() });
+                let lsn = record.lsn();
+                self.callers.push(Caller { write, lsn, has_record: true, fails });
                 self.log.insert(record.lsn(), record.clone());
                 Ok(())
             }
@@ -230,8 +236,10 @@ impl World {
             }
             at = Lsn(at.0 - 1);
         }
-        ensure(at >= door.state().committed, || {
-            format!("site {site} has committed {} and has {at} in common", door.state().committed)
+        // What it has committed as a leader may be more than what its journal has.
+        let final_here = door.state().committed.min(door.state().last);
+        ensure(at >= final_here, || {
+            format!("site {site} has committed {final_here} and has {at} in common")
         })?;
         Ok(at)
     }
@@ -308,7 +316,11 @@ impl World {
                 format!("the caller of {lsn} is told {is_done}, and {committed} is committed")
             })?;
             if is_done {
-                caller.write.wait().map_err(|error| format!("the caller of {lsn}: {error}"))?;
+                match caller.write.wait() {
+                    Ok(receipt) if receipt.lsn == lsn && !caller.fails => {}
+                    Err(Error::Rejected(_)) if caller.fails => {}
+                    other => return Err(format!("the caller of {lsn} is told {other:?}")),
+                }
             } else {
                 self.callers.push(caller);
             }
@@ -367,10 +379,15 @@ impl World {
         for caller in std::mem::take(&mut self.callers) {
             ensure(caller.write.is_done(), || format!("nobody told the caller of {}", caller.lsn))?;
             match caller.write.wait() {
-                Err(Error::OutcomeUnknown { lsn, .. }) if lsn == caller.lsn => {
-                    self.counts.unknown += 1
+                Err(Error::OutcomeUnknown { lsn, .. })
+                    if caller.has_record && lsn == caller.lsn =>
+                {
+                    self.counts.unknown += 1;
                 }
-                Err(Error::NotLeader { .. }) if self.callers.is_empty() => {}
+                Err(Error::NotLeader { .. }) if !caller.has_record => {}
+                // It failed, or found no way.
+                Err(Error::Rejected(_)) if caller.fails => {}
+                Err(Error::Bound { .. }) if !caller.has_record => {}
                 other => return Err(format!("the caller of {} is told {other:?}", caller.lsn)),
             }
         }

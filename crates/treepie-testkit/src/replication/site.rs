@@ -221,6 +221,7 @@ pub fn fingerprint(db: &Database) -> Result<(Lsn, u64)> {
     let mut bytes = Vec::new();
     while let Some(first) = copy.next(&mut bytes, CHUNK_LEN)? {
         hash = mix(hash, mix(first.0.into(), hash_bytes(&bytes)));
+        bytes.clear();
     }
     Ok((copy.lsn(), hash))
 }

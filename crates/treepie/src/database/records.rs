@@ -53,7 +53,8 @@ impl From<StoredRecord> for RawRecord {
 pub struct Records {
     core: Arc<Core>,
     pin: u64,
-    reader: Option<JournalReader>,
+    /// With the count of truncations when it was opened: it may know nothing of a later one.
+    reader: Option<(u64, JournalReader)>,
     last: Lsn,
 }
 
@@ -127,22 +128,28 @@ impl Records {
             return pinned.and(poison).map(|()| None);
         }
         pinned?;
-        let stored = self.read();
-        // Segments that were given up in the middle may be another's by now: what was read of them
-        // is not to be believed, nor what it failed with.
-        self.core.journal.advance_pin(self.pin, self.last)?;
-        let Some(stored) = stored? else { return Ok(None) };
-        self.last = stored.header.lsn();
-        Ok(Some(stored.into()))
+        loop {
+            let truncations = self.core.journal.truncation_count();
+            let stored = self.read(truncations);
+            // Segments that were given up in the middle may be another's by now: what was read of
+            // them is not to be believed, nor what it failed with.
+            self.core.journal.advance_pin(self.pin, self.last)?;
+            if self.core.journal.truncation_count() != truncations {
+                continue;
+            }
+            let Some(stored) = stored? else { return Ok(None) };
+            self.last = stored.header.lsn();
+            return Ok(Some(stored.into()));
+        }
     }
 
-    fn read(&mut self) -> Result<Option<StoredRecord>> {
-        if self.reader.is_none() {
+    fn read(&mut self, truncations: u64) -> Result<Option<StoredRecord>> {
+        if self.reader.as_ref().is_none_or(|reader| reader.0 != truncations) {
             let disk = Arc::clone(&self.core.disk);
             let reader = JournalReader::open(disk, &self.core.path.join(JOURNAL_DIR))?;
-            self.reader = Some(reader.from(self.last.next())?);
+            self.reader = Some((truncations, reader.from(self.last.next())?));
         }
-        self.reader.as_mut().expect("it was just opened").read_next()
+        self.reader.as_mut().expect("it was just opened").1.read_next()
     }
 
     /// LSN of the record that was read last, or the one to begin after.

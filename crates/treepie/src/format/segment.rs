@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(&block[..12], b"TREEPIEJ\x01\0\0\0");
         let rest = [&block[..12], &block[16..]].concat();
         assert_eq!(block[12..16], crc32(&rest).to_le_bytes());
-        assert_eq!(block[12..16], [0x6e, 0xe9, 0x4e, 0xc3]);
+        assert_eq!(block[12..16], [0x40, 0xc3, 0x4d, 0x81]);
         assert_eq!(block[16..32], [0x77; 16]);
         assert_eq!(block[32..40], [8, 7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(block[40..48], [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);

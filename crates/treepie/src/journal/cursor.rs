@@ -55,6 +55,8 @@ pub struct Expected {
     pub position: Option<(Lsn, u64)>,
     /// Whether someone may be writing to it.
     pub is_live: bool,
+    /// Whether the newest hard state must be among what is read.
+    pub needs_hard_state: bool,
 }
 
 /// Bytes that were dropped behind the last valid record.
@@ -109,6 +111,10 @@ impl Cursor {
         let index = match segments.get(behind) {
             Some(&first) if first == from.next() => behind,
             _ => behind.saturating_sub(1),
+        };
+        let index = match expected.needs_hard_state {
+            true => with_hard_state(&*disk, dir, &segments, index)?,
+            false => index,
         };
         let next = segments.get(index).copied().unwrap_or(from.next());
         let mut cursor = Cursor {
@@ -398,6 +404,19 @@ impl Cursor {
             Err(error) => error,
         }
     }
+}
+
+/// The segment before, where the head of this one never reached the disk and that one has a hard state.
+fn with_hard_state(disk: &dyn Disk, dir: &Path, segments: &[Lsn], index: usize) -> Result<usize> {
+    let (Some(&first), Some(before)) = (segments.get(index), index.checked_sub(1)) else {
+        return Ok(index);
+    };
+    let has_one = |first| {
+        let mut reader = SegmentReader::open(disk, dir, first)?;
+        reader.told_at_head().map(|told| told.is_some())
+    };
+    let is_before = !has_one(first)? && has_one(segments[before])?;
+    Ok(if is_before { before } else { index })
 }
 
 fn is_another(chain: u64, expected: u64) -> bool {

@@ -76,8 +76,13 @@ impl JournalReader {
     }
 }
 
-const EXPECTED: Expected =
-    Expected { identity: None, page_size: None, position: None, is_live: true };
+const EXPECTED: Expected = Expected {
+    identity: None,
+    page_size: None,
+    position: None,
+    is_live: true,
+    needs_hard_state: false,
+};
 
 impl Iterator for JournalReader {
     type Item = Result<StoredRecord>;

@@ -9,8 +9,8 @@ use std::{
 use crate::{
     disk::OpenMode,
     error::{Error, Result},
-    format::record::Record,
-    ids::Lsn,
+    format::{record::Record, segment::SEGMENT_HEADER_SIZE},
+    ids::{Lsn, Term},
     sync::{
         Condvar, Mutex, Planted,
         atomic::{AtomicBool, AtomicU64},
@@ -24,7 +24,7 @@ use super::{
     marks::Marks,
     pins::Pins,
     roll::{first_segment_len, prepare_spares},
-    segment::{align_block, segment_name},
+    segment::{SegmentReader, align_block, read_header, segment_name},
     spare::{Calls, Live, Shelf, adopt_spares},
     terms::Terms,
     writer::Writer,
@@ -71,6 +71,7 @@ impl Journal {
             tail.make_durable(&config, place)?;
         }
         remove_remains(&config, &cursor)?;
+        let terms = older_terms(&config, &cursor, terms)?;
         let shelf = fill_shelf(&config, &cursor, place)?;
         let start = Start {
             next_sequence: cursor.survey().next_sequence(),
@@ -252,6 +253,7 @@ fn open_cursor(config: &JournalConfig, from: JournalPosition, is_fresh: bool) ->
         page_size: Some(config.page_size),
         position: Some((from.lsn, from.chain)),
         is_live: false,
+        needs_hard_state: true,
     };
     let cursor = Cursor::open(config.disk.clone(), &config.dir, from.lsn, expected)?;
     let gap = |evidence: String| {
@@ -324,6 +326,54 @@ impl Tail {
         file.sync_data().map_err(Error::io("sync", &path))?;
         disk.sync_dir(dir).map_err(Error::io("sync", dir))
     }
+}
+
+/// Terms of the records that are kept in segments below those of the walk, for a replica that has
+/// fallen behind: told by the hard states at the heads of segments that follow one another. Where a
+/// term began inside such a segment, its records are walked over.
+fn older_terms(config: &JournalConfig, cursor: &Cursor, mut terms: Terms) -> Result<Terms> {
+    let Some((known, _)) = terms.first().filter(|_| cursor.hard_state().is_some()) else {
+        return Ok(terms);
+    };
+    let segments = cursor.segments();
+    let walked = segments.partition_point(|&first| first <= known.next());
+    let newer = segments.iter().take(walked).rev();
+    for (&next, &first) in newer.clone().zip(newer.skip(1)) {
+        let header = |first| read_header(&*config.disk, &config.dir, first);
+        let (Some(before), Some(behind)) = (header(first)?, header(next)?) else { break };
+        if before.sequence + 1 != behind.sequence {
+            break;
+        }
+        let Some(found) = terms_of_segment(config, first, next, &terms)? else { break };
+        terms.extend_front(&found);
+    }
+    Ok(terms)
+}
+
+/// Terms of the record before a segment and of its own, as ranges; none where it has no hard state at its
+/// head, or is not whole.
+fn terms_of_segment(
+    config: &JournalConfig,
+    first: Lsn,
+    next: Lsn,
+    newer: &Terms,
+) -> Result<Option<Vec<(Lsn, Term)>>> {
+    let mut segment = SegmentReader::open(&*config.disk, &config.dir, first)?;
+    let Some((lsn, term)) = segment.told_at_head()? else { return Ok(None) };
+    let mut found = Terms::default();
+    found.tell(lsn, term);
+    if newer.term(Lsn(next.0 - 1)) != Some(term) {
+        let (mut offset, mut lsn) = (SEGMENT_HEADER_SIZE as u64, first);
+        while lsn < next {
+            let Ok(record) = segment.find(offset, lsn)? else { return Ok(None) };
+            offset = record.offset + record.len as u64;
+            if !record.header.kind().is_local() {
+                found.begin(lsn, record.header.term());
+                lsn = lsn.next();
+            }
+        }
+    }
+    Ok(Some(found.ranges()))
 }
 
 /// Finishes a removal that a crash has interrupted: the segment that supersedes is durable by now.

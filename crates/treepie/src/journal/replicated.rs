@@ -187,6 +187,7 @@ impl Shared {
             page_size: Some(self.config.page_size),
             position: None,
             is_live: true,
+            needs_hard_state: false,
         };
         let (disk, dir) = (self.config.disk.clone(), &self.config.dir);
         let mut cursor = Cursor::open(disk, dir, lsn, expected)?;

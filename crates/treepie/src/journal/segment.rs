@@ -21,7 +21,7 @@ use crate::{
         record::{self, RECORD_HEADER_SIZE, Record, RecordHeader, RecordKind, claimed_checksum},
         segment::{self, JOURNAL_BLOCK_SIZE, SEGMENT_HEADER_SIZE, SegmentHeader},
     },
-    ids::Lsn,
+    ids::{Lsn, Term},
     limits::{LSN_MAX, RECORD_LEN_MAX},
     sync::{Planted, is_planted},
 };
@@ -321,6 +321,15 @@ impl SegmentReader {
         let record = bytes.and_then(|bytes| Record::parse(bytes).ok());
         let record = record.filter(|record| record.kind() == RecordKind::HardState);
         Ok(record.and_then(|record| StoredHardState::decode(&record).ok()))
+    }
+
+    /// The record before the first one, and its term, as the hard state at the head says.
+    pub fn told_at_head(&mut self) -> Result<Option<(Lsn, Term)>> {
+        let found = match self.find(SEGMENT_HEADER_SIZE as u64, self.first_lsn)? {
+            Ok(found) if found.header.kind() == RecordKind::HardState => found,
+            _ => return Ok(None),
+        };
+        Ok(Some((found.header.lsn(), found.header.term())))
     }
 
     fn is_local_at(&mut self, at: u64) -> Result<bool> {

@@ -58,12 +58,17 @@ impl Terms {
     /// LSN that it holds for.
     pub fn extend_front(&mut self, ranges: &[(Lsn, Term)]) {
         for &(lsn, term) in ranges.iter().rev() {
+            self.told = None;
             match self.ranges.front_mut() {
                 Some(front) if front.1 == term => front.0 = lsn,
                 _ => self.ranges.push_front((lsn, term)),
             }
         }
-        self.told = None;
+    }
+
+    /// The ranges, each with the first LSN that it holds for, ascending.
+    pub fn ranges(&self) -> Vec<(Lsn, Term)> {
+        self.ranges.iter().copied().collect()
     }
 
     /// Forgets the records above `lsn`.

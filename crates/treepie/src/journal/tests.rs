@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+mod replicated;
 mod reserve;
 mod trim;
 
@@ -90,6 +91,10 @@ impl Log {
     }
 
     fn seal(&mut self, len: usize) -> SealedRecord {
+        self.seal_in(len, Term(0), Lsn(0))
+    }
+
+    fn seal_in(&mut self, len: usize, term: Term, known_committed: Lsn) -> SealedRecord {
         let lsn = self.last.lsn.next();
         let mut builder = RecordBuilder::default();
         let bytes: Vec<u8> = (0..len).map(|i| (i as u64 ^ lsn.0) as u8).collect();
@@ -97,10 +102,10 @@ impl Log {
         let meta = RecordMeta {
             kind: RecordKind::Transaction,
             lsn,
-            term: Term(0),
+            term,
             page_size: 4096,
             time_us: 1,
-            known_committed: Lsn(0),
+            known_committed,
             chain_before: self.last.chain,
         };
         let sealed = builder.finish(&meta, Compression::Off);

@@ -5,8 +5,9 @@
 //! damaged: that is the one read for which a lock is held, of one page, and only then.
 //!
 //! A segment's records up to the last one that was synced do not change while the segment is one of the
-//! journal's; a segment that was given up never comes back under its name. So what was found in a
-//! segment that is there afterwards is damage.
+//! journal's; a segment that was given up never comes back under its name, except where records were
+//! given up, which ends this part of the pass. So what was found in a segment that is there afterwards
+//! is damage.
 
 use crate::{
     error::{Error, Result},
@@ -53,6 +54,7 @@ pub(super) fn metas(pass: &mut Pass<'_>) -> Going {
 
 /// Verifies the records that were synced by now.
 pub(super) fn journal(pass: &mut Pass<'_>) -> Result<Going> {
+    let truncations = pass.core.journal.truncation_count();
     let synced = pass.core.watermarks.synced();
     let segments = pass.core.journal.report().segments;
     for (index, segment) in segments.iter().enumerate() {
@@ -65,6 +67,10 @@ pub(super) fn journal(pass: &mut Pass<'_>) -> Result<Going> {
             continue;
         }
         let (found, going) = verify_segment(pass, segment.first_lsn, last)?;
+        if pass.core.journal.truncation_count() != truncations {
+            // What was synced may have been given up: the next pass looks at what there is now.
+            return Ok(going);
+        }
         if !found.is_empty() && is_live(pass, segment.first_lsn) {
             found.into_iter().for_each(|item| pass.found(item));
         }

@@ -101,6 +101,8 @@ pub enum Planted {
     ChangeLostAtApply,
     /// Callers are told that their commit is final when it is sealed.
     SettledEarly,
+    /// The data file gets commits of which the journal does not say that they are.
+    CommitsNotVouchedFor,
     /// A request that comes again is run again.
     RequestForgotten,
 

@@ -39,10 +39,11 @@ struct Run<'a> {
     durability: Durability,
     flag: Arc<Flag>,
     settled: u32,
-    /// Whether those that were run have a record.
+    /// What those that were run began on, and whether they have a record.
+    saw: Lsn,
     has_record: bool,
-    /// Of a replicated database: the LSN that the last part of it waits for, which is parked.
-    parked: Option<Lsn>,
+    /// Whether a part of it is parked.
+    is_parked: bool,
 }
 
 /// What is said of a panic where there should be none.
@@ -66,8 +67,9 @@ pub(super) fn run<'a>(
         durability: batch.durability,
         flag: batch.flag,
         settled: 0,
+        saw: Lsn(0),
         has_record: false,
-        parked: None,
+        is_parked: false,
     };
     let is_replicated = core.replicated.is_on();
     loop {
@@ -92,9 +94,14 @@ pub(super) fn run<'a>(
     let overlaps = core.bounds.merging.overlaps(begin.elapsed(), count);
     if is_replicated {
         core.replicated.set_overlaps(overlaps);
-        run.park();
-        drop(writer);
-        core.replicated.settle(core);
+        if run.was_run() {
+            run.park();
+            drop(writer);
+            core.replicated.settle(core);
+        } else {
+            drop(writer);
+            run.settle();
+        }
         return;
     }
     let held = (!overlaps).then_some(writer);
@@ -153,6 +160,7 @@ impl<'a> Run<'a> {
         let base = txn.base();
         let sealed = txn.seal(self.durability);
         let writer = txn.into_writer();
+        self.saw = base;
         self.has_record = sealed.as_ref().is_ok_and(|lsn| *lsn > base);
         core.meters.step(Step::Seal, before);
         for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
@@ -169,18 +177,23 @@ impl<'a> Run<'a> {
         self.outcomes.resize_with(count, || Err(error.duplicate()));
     }
 
-    /// Parks those whose closures were run until what was sealed is final. This is the writer still, so
-    /// that what is parked is in the order of LSNs.
+    /// Whether any of its closures was run; else all of them were refused, and wait for nothing.
+    fn was_run(&self) -> bool {
+        self.is_parked || self.saw > Lsn(0)
+    }
+
+    /// Parks those whose closures were run until what was sealed is final, or what they saw, where all of
+    /// them failed: who is refused is not refused for what may never have been. This is the writer still,
+    /// so that what is parked is in the order of LSNs.
     fn park(&mut self) {
-        let lsn = self.outcomes.iter().flatten().max().copied();
-        let lsn = lsn.or(self.parked).unwrap_or(Lsn(0));
+        let lsn = self.outcomes.iter().flatten().max().copied().unwrap_or(self.saw);
         let outcomes = self.outcomes.drain(..);
         let jobs: VecDeque<_> = self.jobs.drain(..outcomes.len()).zip(outcomes).collect();
         self.settled += u32::try_from(jobs.len()).expect("a batch is bounded");
         let settled = if self.jobs.is_empty() { u32::MAX } else { self.settled };
         let part = Part::new(jobs, Arc::clone(&self.flag), settled);
         self.core.replicated.park(lsn, self.has_record, part);
-        self.parked = Some(lsn);
+        self.is_parked = true;
     }
 
     /// Makes final what was sealed.
@@ -218,7 +231,7 @@ impl Drop for Run<'_> {
         if std::thread::panicking() {
             self.core.poison(PANICKED, &Error::Poisoned { action: PANICKED });
         }
-        if self.parked.is_some() {
+        if self.is_parked {
             // Those in front of them are settled first.
             if !self.jobs.is_empty() {
                 self.fail_rest(&Error::Poisoned { action: PANICKED });

@@ -19,7 +19,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -29,7 +29,7 @@ use crate::{
     format::{record::SealedRecord, shared::SharedRecord},
     ids::{Lsn, PageId, Term},
     journal::{Room, group_len},
-    sync::{Condvar, Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard, Planted, is_planted},
 };
 
 use super::{
@@ -76,6 +76,8 @@ pub struct Replicated {
     pub log_turn: Mutex<()>,
     /// One sync at a time, and none beside a truncation.
     pub sync_turn: Mutex<()>,
+    /// Up to where the journal says, durably, that records are committed.
+    vouched: AtomicU64,
 }
 
 struct State {
@@ -129,6 +131,7 @@ impl Replicated {
             commit_turn: Mutex::new(()),
             log_turn: Mutex::new(()),
             sync_turn: Mutex::new(()),
+            vouched: AtomicU64::new(0),
         }
     }
 
@@ -420,6 +423,36 @@ impl Replicated {
     /// Returns whether nothing came.
     fn wait_for_append(&self, state: &mut MutexGuard<'_, State>) -> bool {
         self.changed.wait_for(state, APPEND_WAIT_MAX).timed_out()
+    }
+
+    /// Makes it durable that records are committed up to `lsn`, which the journal has, before the data file
+    /// gets anything of what they did: after a crash they are applied again then, whatever is left of a
+    /// page that was being written.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Poisoned`], as of an append and a sync.
+    pub fn vouch(&self, core: &Core, lsn: Lsn) -> Result<()> {
+        if !self.is_on()
+            || self.vouched.load(Relaxed) >= lsn.0
+            || is_planted(Planted::CommitsNotVouchedFor)
+        {
+            return Ok(());
+        }
+        let turn = self.log_turn.lock();
+        core.check_poison()?;
+        let hard_state = core.journal.hard_state().expect("a replicated journal has one");
+        let committed = core.watermarks.committed().min(core.watermarks.appended());
+        let noted = core.journal.append_group(Some(&hard_state), &[], committed);
+        if let Err(error) = noted {
+            if core.journal.is_poisoned() {
+                core.poison("write of the journal", &error);
+            }
+            return Err(error);
+        }
+        drop(turn);
+        self.sync_log(core)?;
+        self.vouched.fetch_max(committed.0, Relaxed);
+        Ok(())
     }
 
     /// Makes durable what the journal has; returns up to where it is.

@@ -259,6 +259,7 @@ fn install(db: &Database, options: &Options, target: &std::path::Path) -> treepi
     let mut bytes = Vec::new();
     while let Some(first) = copy.next(&mut bytes, 1 << 20).expect("pages") {
         installer.pages(first, &bytes).expect("pages fit");
+        bytes.clear();
     }
     installer.end_pages().expect("all pages are there");
     installer.seal().expect("it is whole").publish().expect("it gets its name");
