@@ -55,13 +55,18 @@ pub(crate) fn step(from: &Members, to: &Members) -> Result<Step, ChangeError> {
             return Ok(Step::Conf(change));
         }
         (false, false) if voters.is_none() => {
-            changes.extend(learners.added.iter().map(|id| single(*id, ConfChangeType::AddLearnerNode)));
-            changes.extend(learners.removed.iter().map(|id| single(*id, ConfChangeType::RemoveNode)));
+            changes.extend(
+                learners.added.iter().map(|id| single(*id, ConfChangeType::AddLearnerNode)),
+            );
+            changes
+                .extend(learners.removed.iter().map(|id| single(*id, ConfChangeType::RemoveNode)));
         }
         // A node that has not joined yet learns of the first voter.
         (false, false) if from.is_empty() => {
             changes.extend(voters.added.iter().map(|id| single(*id, ConfChangeType::AddNode)));
-            changes.extend(learners.added.iter().map(|id| single(*id, ConfChangeType::AddLearnerNode)));
+            changes.extend(
+                learners.added.iter().map(|id| single(*id, ConfChangeType::AddLearnerNode)),
+            );
         }
         _ => return Err(ChangeError::NotAStep),
     }
@@ -82,10 +87,7 @@ struct Difference {
 }
 
 impl Difference {
-    fn of(
-        from: impl Iterator<Item = NodeId>,
-        to: impl Iterator<Item = NodeId>,
-    ) -> Difference {
+    fn of(from: impl Iterator<Item = NodeId>, to: impl Iterator<Item = NodeId>) -> Difference {
         let (from, to): (Vec<_>, Vec<_>) = (from.collect(), to.collect());
         Difference {
             added: to.iter().filter(|id| !from.contains(id)).copied().collect(),

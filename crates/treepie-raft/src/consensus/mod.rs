@@ -372,7 +372,6 @@ impl Core {
     }
 }
 
-
 /// Runs a call of the core. What it panics with is its last word.
 fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Broken> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {

@@ -163,7 +163,9 @@ pub enum Stopped {
         lsn: Lsn,
     },
     /// It has lost records that it had acknowledged. It must not vote any more: replace it by a new node.
-    #[error("this node has records up to LSN {last} and had acknowledged {acknowledged}; replace it")]
+    #[error(
+        "this node has records up to LSN {last} and had acknowledged {acknowledged}; replace it"
+    )]
     Lost {
         /// The last record that it has.
         last: Lsn,

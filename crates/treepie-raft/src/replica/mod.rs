@@ -280,7 +280,12 @@ impl<L: Log> Replica<L> {
     ///
     /// # Errors
     /// As [`Replica::read`].
-    pub fn read_at_least(&mut self, id: u64, lsn: Lsn, deadline: Duration) -> Result<(), ReadError> {
+    pub fn read_at_least(
+        &mut self,
+        id: u64,
+        lsn: Lsn,
+        deadline: Duration,
+    ) -> Result<(), ReadError> {
         self.reads.add(id, deadline, Some(lsn))
     }
 
@@ -329,6 +334,13 @@ impl<L: Log> Replica<L> {
             let told = self.core.install_ended(peer, is_whole);
             self.check(told);
         }
+    }
+
+    /// Whether a state of this LSN, whose last record has this term, is one that this node has not: it may
+    /// be installed then. A node that has the record must keep what it has acknowledged behind it.
+    #[must_use]
+    pub fn lacks(&self, lsn: Lsn, term: Term) -> bool {
+        lsn > self.core.committed() && self.core.term_of(lsn) != Some(term)
     }
 
     /// A write or sync of the journal has failed, or a commit: the replica stops.
@@ -405,11 +417,7 @@ fn read_tail<L: Log>(log: &L, state: &LogState) -> Result<Vec<L::Record>, Stoppe
 }
 
 /// What the core begins with: terms are asked for where they change.
-fn beginning<L: Log>(
-    log: &L,
-    state: &LogState,
-    tail: &[L::Record],
-) -> Result<Beginning, Stopped> {
+fn beginning<L: Log>(log: &L, state: &LogState, tail: &[L::Record]) -> Result<Beginning, Stopped> {
     let floor = if state.first.0 <= 1 { Lsn(0) } else { state.first.min(state.committed) };
     let term_of = |lsn: Lsn| match lsn.0 {
         0 => Some(Term(0)),

@@ -65,9 +65,8 @@ pub(super) fn join_acks(messages: Vec<Message>) -> Vec<Message> {
     let is_ack = |message: &Message| message.kind == MessageKind::AppendReply && !message.reject;
     let mut joined: Vec<Message> = Vec::with_capacity(messages.len());
     for message in messages {
-        let earlier = joined
-            .iter_mut()
-            .find(|m| is_ack(m) && (m.to, m.term) == (message.to, message.term));
+        let earlier =
+            joined.iter_mut().find(|m| is_ack(m) && (m.to, m.term) == (message.to, message.term));
         match earlier {
             Some(earlier) if is_ack(&message) => {
                 earlier.index = earlier.index.max(message.index);
@@ -117,7 +116,8 @@ mod tests {
             (message.index, message.reject) = (Lsn(index), reject);
             message
         };
-        let joined = join_acks(vec![reply(5, false), reply(9, true), reply(7, false), reply(6, false)]);
+        let joined =
+            join_acks(vec![reply(5, false), reply(9, true), reply(7, false), reply(6, false)]);
         let left: Vec<_> = joined.iter().map(|message| (message.index.0, message.reject)).collect();
         assert_eq!(left, [(7, false), (9, true)]);
     }

@@ -116,7 +116,8 @@ impl Reads {
     /// Asks again what was asked `ticks` ago.
     pub(super) fn ask_again(&mut self, tick: u64, ticks: u64) {
         while self.rounds.front().is_some_and(|round| tick - round.asked_tick > ticks) {
-            self.waiting.extend(self.rounds.pop_front().map(|round| round.reads).unwrap_or_default());
+            self.waiting
+                .extend(self.rounds.pop_front().map(|round| round.reads).unwrap_or_default());
         }
     }
 
@@ -129,7 +130,8 @@ impl Reads {
     /// Reads whose state is applied.
     pub(super) fn answered(&mut self, applied: Lsn) -> Vec<(u64, Lsn)> {
         let mut answered = Vec::new();
-        while let Some(entry) = self.confirmed.first_entry().filter(|entry| *entry.key() <= applied) {
+        while let Some(entry) = self.confirmed.first_entry().filter(|entry| *entry.key() <= applied)
+        {
             let (lsn, reads) = entry.remove_entry();
             let alive = reads.into_iter().filter(|id| self.deadlines.remove(id).is_some());
             answered.extend(alive.map(|id| (id, lsn)));

@@ -82,7 +82,9 @@ impl<L: Log> Replica<L> {
             return malformed("it has entries that it must not have");
         }
         match message.kind {
-            MessageKind::Snapshot | MessageKind::TransferLeader => malformed("its kind is not used"),
+            MessageKind::Snapshot | MessageKind::TransferLeader => {
+                malformed("its kind is not used")
+            }
             MessageKind::Append => check_entries(message),
             MessageKind::AppendReply if !message.reject => match message.term == self.core.term() {
                 true if message.index > self.core.last() => malformed("it has what nobody sent"),
