@@ -3,7 +3,7 @@
 use treepie_raft::{ids::NodeId, members::Change, replica::Replica};
 
 use crate::{
-    model::{Base, ModelLog},
+    model::ModelLog,
     world::{World, place},
 };
 
@@ -79,7 +79,7 @@ impl World {
         if replica.change(draw, &change).is_ok()
             && let Change::AddLearner { id, .. } = change
         {
-            self.add_node(id, Base::default());
+            self.add_node(id);
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct World {
     ops: u64,
     pub is_calm: bool,
     pub counts: Counts,
+    /// What every log begins with: the first members, before the first record.
+    pub origin: Base,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,10 +144,10 @@ impl World {
             ops: 0,
             is_calm: false,
             counts: Counts::default(),
+            origin: Base { members: Some(voters(node_count).encode()), ..Base::default() },
         };
-        let base = Base { members: Some(voters(node_count).encode()), ..Base::default() };
         for id in (1..=node_count).map(NodeId) {
-            world.add_node(id, base.clone());
+            world.add_node(id);
         }
         world.schedule(1_000, NodeId(0), Event::Write);
         world.schedule(2_000, NodeId(0), Event::Read);
@@ -153,10 +155,10 @@ impl World {
         world
     }
 
-    /// A new node, with a log that begins with `base`.
-    pub fn add_node(&mut self, id: NodeId, base: Base) {
+    /// A new node without records.
+    pub fn add_node(&mut self, id: NodeId) {
         let keeps_sealed = self.rng.chance(1, 2);
-        let log = ModelLog::new(base, keeps_sealed, self.bug);
+        let log = ModelLog::new(self.origin.clone(), keeps_sealed, self.bug);
         let node = Node::new(id, log, &mut self.rng);
         self.nodes.insert(id, node);
         self.start(id);
