@@ -135,10 +135,10 @@ impl<L: Log> Replica<L> {
         }
         records.iter().find_map(|record| {
             let (lsn, term) = (record.lsn(), raft_term(record.term()));
-            let own = handles.get(lsn)?;
-            let is_same = own.entry.term == term && self.core.term_of(lsn) == Some(term);
-            let differs = match is_same {
-                true => own.chain != record.chain(),
+            // Of what the core has taken since the last turn there is no handle yet.
+            let own = handles.get(lsn).filter(|own| own.entry.term == term);
+            let differs = match self.core.term_of(lsn)? == term {
+                true => own.is_some_and(|own| own.chain != record.chain()),
                 false => lsn <= self.core.committed(),
             };
             differs.then_some(Stopped::Divergence { lsn })

@@ -215,16 +215,17 @@ impl ModelLog {
         ModelLog::of(disk, self.keeps_sealed, self.bug)
     }
 
-    /// The state that a page stream of this moment has.
-    pub fn stream(&self) -> Base {
+    /// The state that a page stream of this moment has. There is none while readers see more than the
+    /// journal has, after leadership was lost.
+    pub fn stream(&self) -> Option<Base> {
         let state = self.state.lock();
-        let lsn = state.committed;
-        let record = state.disk.get(lsn).or_else(|| state.sealed.iter().find(|r| r.lsn() == lsn));
-        let (term, chain) = record
-            .map_or((state.disk.base.term, state.disk.base.chain), |record| {
-                (raft_term(record.term()), record.chain())
-            });
-        Base { lsn, term, chain, members: state.members.clone() }
+        let (lsn, members) = (state.committed, state.members.clone());
+        if lsn == state.disk.base.lsn {
+            return Some(Base { members, ..state.disk.base.clone() });
+        }
+        let sealed = || state.sealed.iter().find(|record| record.lsn() == lsn);
+        let record = state.disk.get(lsn).or_else(sealed)?;
+        Some(Base { lsn, term: raft_term(record.term()), chain: record.chain(), members })
     }
 
     /// A log that was installed from a page stream; term and vote stay.

@@ -11,9 +11,9 @@ use crate::world::{Bug, Counts, World};
 /// Seeds in one run of the tests.
 const SEEDS: u64 = 500;
 /// Simulated time in which things go wrong, in microseconds.
-const ROUGH_US: u64 = 8_000_000;
-/// Time to come to rest: ten election timeouts.
-const CALM_US: u64 = 10_000_000;
+const ROUGH_US: u64 = 6_000_000;
+/// Time to come to rest: five to ten election timeouts.
+const CALM_US: u64 = 5_000_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
@@ -132,7 +132,10 @@ fn planted_bugs_are_found() {
                 .map_or(true, |ran| ran.is_err())
         };
         match (0..SEEDS).find(is_found) {
-            Some(seed) => found.push(format!("{bug:?} by seed {seed}")),
+            Some(seed) => {
+                println!("{bug:?} is found by seed {seed}");
+                found.push(format!("{bug:?} by seed {seed}"));
+            }
             None => panic!("{bug:?} is not found by {SEEDS} seeds"),
         }
     }

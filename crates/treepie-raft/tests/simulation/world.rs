@@ -47,7 +47,7 @@ enum Event {
     Decided(u64),
     Deliver(Box<(Message, Vec<Record>)>),
     Restart,
-    Installed { from: NodeId, base: Base },
+    Installed { from: NodeId, base: Option<Base> },
     Heal,
     Cut,
     Write,
@@ -471,12 +471,12 @@ impl World {
         self.decide_next(id);
     }
 
-    fn installed(&mut self, from: NodeId, id: NodeId, base: Base) {
+    fn installed(&mut self, from: NodeId, id: NodeId, base: Option<Base>) {
         self.installs.remove(&id);
         let is_cut = self.cut.contains(&(from, id)) || self.cut.contains(&(id, from));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut is_whole = false;
-        if let (Some(replica), false) = (&node.replica, is_cut) {
+        if let (Some(replica), Some(base), false) = (&node.replica, base, is_cut) {
             is_whole = true;
             let lacks = replica.lacks(base.lsn, base.term);
             if lacks || self.bug == Some(Bug::InstalledOverNewer) {
