@@ -336,6 +336,13 @@ impl<L: Log> Replica<L> {
         }
     }
 
+    /// Whether a state of this LSN, whose last record has this term, is one that this node has not: it may
+    /// be installed then. A node that has the record must keep what it has acknowledged behind it.
+    #[must_use]
+    pub fn lacks(&self, lsn: Lsn, term: Term) -> bool {
+        lsn > self.core.committed() && self.core.term_of(lsn) != Some(term)
+    }
+
     /// A write or sync of the journal has failed, or a commit: the replica stops.
     pub fn failed(&mut self, error: &treepie::Error) {
         self.stop(Stopped::Journal(error.to_string()));

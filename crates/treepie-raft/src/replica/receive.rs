@@ -9,6 +9,7 @@ use std::time::Duration;
 use treepie::ids::Lsn;
 
 use crate::{
+    consensus::Role,
     ids::NodeId,
     log::{Log, LogRecord, raft_term},
     members::Members,
@@ -86,10 +87,13 @@ impl<L: Log> Replica<L> {
                 malformed("its kind is not used")
             }
             MessageKind::Append => check_entries(message),
-            MessageKind::AppendReply if !message.reject => match message.term == self.core.term() {
-                true if message.index > self.core.last() => malformed("it has what nobody sent"),
-                _ => Ok(()),
-            },
+            // Who led before it was started anew may have sent more than it has now.
+            MessageKind::AppendReply if !message.reject && self.core.role() == Role::Leader => {
+                match message.term == self.core.term() && message.index > self.core.last() {
+                    true => malformed("it has what nobody sent"),
+                    false => Ok(()),
+                }
+            }
             MessageKind::ReadIndex | MessageKind::ReadIndexReply if message.context.is_empty() => {
                 malformed("a read has no context")
             }
@@ -105,6 +109,8 @@ impl<L: Log> Replica<L> {
                 self.ticks <= u64::from(self.options.election_ticks)
             }
             MessageKind::TimeoutNow => self.core.leader() != Some(message.from),
+            // The core would pass it on, in the name of who has asked; who asks does it again.
+            MessageKind::ReadIndex => self.core.role() != Role::Leader,
             _ => false,
         }
     }
@@ -129,10 +135,10 @@ impl<L: Log> Replica<L> {
         }
         records.iter().find_map(|record| {
             let (lsn, term) = (record.lsn(), raft_term(record.term()));
-            let own = handles.get(lsn)?;
-            let is_same = own.entry.term == term && self.core.term_of(lsn) == Some(term);
-            let differs = match is_same {
-                true => own.chain != record.chain(),
+            // Of what the core has taken since the last turn there is no handle yet.
+            let own = handles.get(lsn).filter(|own| own.entry.term == term);
+            let differs = match self.core.term_of(lsn)? == term {
+                true => own.is_some_and(|own| own.chain != record.chain()),
                 false => lsn <= self.core.committed(),
             };
             differs.then_some(Stopped::Divergence { lsn })

@@ -1,0 +1,9 @@
+//! Clusters in one thread, from one seed: a network that loses, doubles and reorders, clocks that
+//! disagree, processes that end and pause, disks that lose what was not synced, and members that change.
+
+mod check;
+mod faults;
+mod model;
+mod node;
+mod runs;
+mod world;

@@ -1,0 +1,149 @@
+//! The runs: many seeds, the same seed twice, and mistakes that have to be found.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use treepie::ids::Lsn;
+use treepie_raft::ids::NodeId;
+use treepie_testkit::tally::{note, thousands};
+
+use crate::world::{Bug, Counts, World};
+
+/// Seeds in one run of the tests.
+const SEEDS: u64 = 500;
+/// Simulated time in which things go wrong, in microseconds.
+const ROUGH_US: u64 = 6_000_000;
+/// Time to come to rest: five to ten election timeouts.
+const CALM_US: u64 = 5_000_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Runs a seed. The error says what is wrong.
+fn run(seed: u64, bug: Option<Bug>) -> Result<World, String> {
+    let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
+    let mut world = World::new(seed, nodes, bug);
+    world.run(ROUGH_US);
+    world.calm();
+    world.run(CALM_US);
+    if let Some(wrong) = world.check.wrong.take() {
+        return Err(format!("{wrong}, after {} us", world.at));
+    }
+    converged(&world)?;
+    Ok(world)
+}
+
+/// After a calm time somebody leads, all members have what was acknowledged, and go on.
+fn converged(world: &World) -> Result<(), String> {
+    let statuses: Vec<_> = world
+        .nodes
+        .iter()
+        .filter_map(|(id, node)| Some((*id, node.replica.as_ref()?.status())))
+        .collect();
+    let Some((_, leader)) = statuses.iter().find(|(_, status)| status.is_open) else {
+        return Err("nobody leads after a calm time".to_owned());
+    };
+    let floor = world.check.floor;
+    for id in leader.members.voters() {
+        let status = statuses.iter().find(|(other, _)| *other == id).map(|(_, status)| status);
+        let committed = status.map_or(Lsn(0), |status| status.applied);
+        // Writes go on, so a follower may be a little behind.
+        if committed.0 + 200 < floor.0 {
+            return Err(format!("node {id} has {committed}, and {floor} was acknowledged"));
+        }
+    }
+    match world.committed() >= floor {
+        true => Ok(()),
+        false => Err(format!("{floor} was acknowledged and is not committed")),
+    }
+}
+
+fn explain(seed: u64, wrong: &str) -> String {
+    format!(
+        "seed {seed}: {wrong}\nrun it again: TREEPIE_SEED={seed} cargo test -p treepie-raft \
+         --test simulation clusters_keep -- --nocapture"
+    )
+}
+
+#[test]
+fn clusters_keep_every_promise_of_consensus() {
+    let first = number("TREEPIE_SEED");
+    let count = number("TREEPIE_SEEDS").unwrap_or(SEEDS);
+    let seeds = first.map_or(0..count, |seed| seed..seed + 1);
+    let (mut sum, mut acknowledged, mut reads) = (Counts::default(), 0, 0);
+    for seed in seeds.clone() {
+        let world = match catch_unwind(AssertUnwindSafe(|| run(seed, None))) {
+            Ok(Ok(world)) => world,
+            Ok(Err(wrong)) => panic!("{}", explain(seed, &wrong)),
+            Err(_) => panic!("{}", explain(seed, "a panic")),
+        };
+        sum.steps += world.counts.steps;
+        sum.crashes += world.counts.crashes;
+        sum.cuts += world.counts.cuts;
+        sum.truncations += world.counts.truncations;
+        sum.installs += world.counts.installs;
+        sum.changes += world.counts.changes;
+        sum.transfers += world.counts.transfers;
+        acknowledged += world.check.acknowledged;
+        reads += world.check.reads;
+    }
+    let counts = format!(
+        "{} seeds, {} steps, {} commits acknowledged, {} reads, {} crashes, {} partitions, {} \
+         truncations, {} installs, {} changes of members, {} transfers",
+        seeds.count(),
+        thousands(sum.steps),
+        thousands(acknowledged),
+        thousands(reads),
+        thousands(sum.crashes),
+        thousands(sum.cuts),
+        thousands(sum.truncations),
+        thousands(sum.installs),
+        thousands(sum.changes),
+        thousands(sum.transfers),
+    );
+    note(15, "clusters on a model log", &counts);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..4 {
+        let traces = [(); 2].map(|()| {
+            let world = run(seed, None).unwrap_or_else(|wrong| panic!("{}", explain(seed, &wrong)));
+            (world.trace, world.counts.steps)
+        });
+        assert_eq!(traces[0], traces[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    let bugs = [
+        Bug::VoteNotSynced,
+        Bug::AckBeforeSync,
+        Bug::TruncationForgotten,
+        Bug::OldTermCommitted,
+        Bug::ReadWithoutQuorum,
+        Bug::InstalledOverNewer,
+    ];
+    let mut found = Vec::new();
+    for bug in bugs {
+        let is_found = |seed: &u64| {
+            catch_unwind(AssertUnwindSafe(|| run(*seed, Some(bug))))
+                .map_or(true, |ran| ran.is_err())
+        };
+        match (0..SEEDS).find(is_found) {
+            Some(seed) => {
+                println!("{bug:?} is found by seed {seed}");
+                found.push(format!("{bug:?} by seed {seed}"));
+            }
+            None => panic!("{bug:?} is not found by {SEEDS} seeds"),
+        }
+    }
+    note(15, "planted bugs", &format!("{}/{}: {}", found.len(), bugs.len(), found.join(", ")));
+}
+
+#[test]
+fn nodes_are_numbered_from_one() {
+    let world = World::new(1, 3, None);
+    assert_eq!(world.nodes.keys().copied().collect::<Vec<_>>(), [1, 2, 3].map(NodeId));
+}

@@ -1,0 +1,633 @@
+//! Nodes, a network between them, and time: all from one seed, in one thread.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    time::Duration,
+};
+
+use treepie::ids::Lsn;
+use treepie_raft::{
+    ids::NodeId,
+    log::{Log, LogRecord, raft_term},
+    members::{Members, Place},
+    message::{Message, MessageKind},
+    replica::{Effect, Role},
+};
+use treepie_testkit::{Rng, mix};
+
+use crate::{
+    check::Check,
+    model::{Base, ModelLog, Record},
+    node::Node,
+};
+
+/// A mistake that is made on purpose: the checks have to find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Term and vote are written and never synced.
+    VoteNotSynced,
+    /// The replica is told that a job is durable when it was only written.
+    AckBeforeSync,
+    /// A suffix is cut off in memory, and is there again after a crash.
+    TruncationForgotten,
+    /// A leader commits what a majority has, entries of earlier terms by themselves included.
+    OldTermCommitted,
+    /// A leader answers reads without asking a quorum.
+    ReadWithoutQuorum,
+    /// A state is installed over records that the node has acknowledged.
+    InstalledOverNewer,
+}
+
+#[derive(Debug)]
+enum Event {
+    Tick(u64),
+    Pump(u64),
+    Written(u64),
+    Decided(u64),
+    Deliver(Box<(Message, Vec<Record>)>),
+    Restart,
+    Installed { from: NodeId, base: Option<Base> },
+    Heal,
+    Cut,
+    Write,
+    Read,
+    Fault,
+}
+
+/// How rough it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub lost_percent: u64,
+    pub doubled_percent: u64,
+    pub fault_us: u64,
+    pub crashes: bool,
+    pub cuts: bool,
+}
+
+type Scheduled = Reverse<(u64, u64, NodeId)>;
+
+/// All of it.
+pub struct World {
+    pub rng: Rng,
+    pub at: u64,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub check: Check,
+    pub weather: Weather,
+    pub bug: Option<Bug>,
+    pub trace: u64,
+    queue: BinaryHeap<Scheduled>,
+    events: BTreeMap<u64, Event>,
+    count: u64,
+    /// Links that pass nothing, from and to.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    installs: BTreeSet<NodeId>,
+    ops: u64,
+    pub is_calm: bool,
+    pub counts: Counts,
+    /// What every log begins with: the first members, before the first record.
+    pub origin: Base,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub steps: u64,
+    pub crashes: u64,
+    pub cuts: u64,
+    pub truncations: u64,
+    pub installs: u64,
+    pub changes: u64,
+    pub transfers: u64,
+}
+
+pub fn place(id: NodeId) -> Place {
+    Place { address: format!("host-{id}:1"), label: String::new() }
+}
+
+/// A cluster of voters, none of which has a record.
+pub fn voters(count: u64) -> Members {
+    let mut members = Members::found(NodeId(1), place(NodeId(1))).expect("an address");
+    for id in (2..=count).map(NodeId) {
+        use treepie_raft::members::Change;
+        for change in
+            [Change::AddLearner { id, place: place(id) }, Change::Promote(id), Change::Complete]
+        {
+            members = members.after(&change).expect("it follows");
+        }
+    }
+    members
+}
+
+impl World {
+    pub fn new(seed: u64, node_count: u64, bug: Option<Bug>) -> World {
+        let mut rng = Rng::new(seed);
+        let weather = Weather {
+            lost_percent: *rng.pick(&[0, 1, 5, 20]),
+            doubled_percent: *rng.pick(&[0, 2, 10]),
+            fault_us: *rng.pick(&[80_000, 200_000, 500_000]),
+            crashes: rng.chance(4, 5),
+            cuts: rng.chance(4, 5),
+        };
+        let mut world = World {
+            rng,
+            at: 0,
+            nodes: BTreeMap::new(),
+            check: Check::default(),
+            weather,
+            bug,
+            trace: seed,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            count: 0,
+            cut: BTreeSet::new(),
+            installs: BTreeSet::new(),
+            ops: 0,
+            is_calm: false,
+            counts: Counts::default(),
+            origin: Base { members: Some(voters(node_count).encode()), ..Base::default() },
+        };
+        for id in (1..=node_count).map(NodeId) {
+            world.add_node(id);
+        }
+        world.schedule(1_000, NodeId(0), Event::Write);
+        world.schedule(2_000, NodeId(0), Event::Read);
+        world.schedule(700_000, NodeId(0), Event::Fault);
+        world
+    }
+
+    /// A new node without records.
+    pub fn add_node(&mut self, id: NodeId) {
+        let keeps_sealed = self.rng.chance(1, 2);
+        let log = ModelLog::new(self.origin.clone(), keeps_sealed, self.bug);
+        let node = Node::new(id, log, &mut self.rng);
+        self.nodes.insert(id, node);
+        self.start(id);
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let (at, seed) = (self.at, self.rng.next_u64());
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (_, hard_state) = node.log.durable();
+        self.check.hard_state(id, hard_state);
+        node.start(at, seed, None);
+        let life = node.life;
+        self.schedule(1 + seed % 50_000, id, Event::Tick(life));
+    }
+
+    fn schedule(&mut self, after: u64, id: NodeId, event: Event) {
+        self.count += 1;
+        self.events.insert(self.count, event);
+        self.queue.push(Reverse((self.at + after, self.count, id)));
+    }
+
+    /// Runs for so long, or until something is wrong.
+    pub fn run(&mut self, microseconds: u64) {
+        let end = self.at + microseconds;
+        while self.check.wrong.is_none() {
+            let Some(Reverse((at, number, id))) = self.queue.peek().copied() else { break };
+            if at > end {
+                self.at = end;
+                break;
+            }
+            self.queue.pop();
+            self.at = at;
+            let Some(event) = self.events.remove(&number) else { continue };
+            let paused_until = self.nodes.get(&id).map_or(0, |node| node.paused_until);
+            if paused_until > at && !matches!(event, Event::Restart) {
+                self.schedule(paused_until - at, id, event);
+                continue;
+            }
+            self.counts.steps += 1;
+            self.trace = mix(self.trace, mix(at, number));
+            self.handle(id, event);
+        }
+    }
+
+    fn handle(&mut self, id: NodeId, event: Event) {
+        let is_now = |world: &World, life| world.nodes.get(&id).is_some_and(|n| n.life == life);
+        match event {
+            Event::Tick(life) if is_now(self, life) => self.tick(id),
+            Event::Pump(life) if is_now(self, life) => self.pump(id),
+            Event::Written(life) if is_now(self, life) => self.written(id),
+            Event::Decided(life) if is_now(self, life) => self.decided(id),
+            Event::Tick(_) | Event::Pump(_) | Event::Written(_) | Event::Decided(_) => {}
+            Event::Deliver(sent) => self.deliver(id, &sent.0, &sent.1),
+            Event::Restart => {
+                if self.nodes.get(&id).is_some_and(|node| node.replica.is_none()) {
+                    self.start(id);
+                }
+            }
+            Event::Installed { from, base } => self.installed(from, id, base),
+            Event::Heal => self.cut.clear(),
+            Event::Cut => self.cut_links(),
+            Event::Write => self.write(),
+            Event::Read => self.read(),
+            Event::Fault => self.fault(),
+        }
+    }
+
+    fn tick(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (now, life) = (node.now(self.at), node.life);
+        if let Some(replica) = &mut node.replica {
+            replica.tick(now);
+        }
+        self.pump_soon(id);
+        self.schedule(25_000, id, Event::Tick(life));
+    }
+
+    fn pump_soon(&mut self, id: NodeId) {
+        let delay = self.rng.below(300);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let life = node.life;
+        if !std::mem::replace(&mut node.is_pumped, true) {
+            self.schedule(delay, id, Event::Pump(life));
+        }
+    }
+
+    /// Gives the replica what its database has sealed, and does what it wants.
+    fn pump(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.is_pumped = false;
+        let now = node.now(self.at);
+        let Some(replica) = &mut node.replica else { return };
+        for record in node.outlet.drain(..) {
+            replica.sealed(record);
+        }
+        let effects = match replica.effects(now) {
+            Ok(effects) => effects,
+            Err(stopped) => return self.check.fail(format!("node {id} has stopped: {stopped}")),
+        };
+        let status = replica.status();
+        if status.role == Role::Leader {
+            let log = &node.log;
+            self.check.leads(status.term, id, |lsn| log.chain(lsn), log.base());
+        }
+        for effect in effects {
+            self.begin(id, effect);
+        }
+        self.plant_commit(id);
+        self.write_next(id);
+        self.decide_next(id);
+    }
+
+    fn begin(&mut self, id: NodeId, effect: Effect<Record>) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        match effect {
+            Effect::Send { message, records } => self.send(id, message, records),
+            Effect::Persist(job) => node.jobs.push_back(job),
+            Effect::Commit(_) | Effect::Lead(_) | Effect::Follow { .. } => {
+                node.decisions.push_back(effect);
+            }
+            Effect::Answer { id: read, outcome } => {
+                let floor = node.reads.remove(&read);
+                let sees = node.log.state().committed;
+                if let (Some(floor), Ok(_)) = (floor, outcome) {
+                    self.check.reads(id, floor, sees);
+                }
+            }
+            Effect::SetMembers { members, .. } => match node.log.seal_members(&members) {
+                Some(record) => {
+                    node.outlet.push_back(record);
+                    self.pump_soon(id);
+                }
+                None => {
+                    if let Some(replica) = &mut node.replica {
+                        replica.members_refused();
+                    }
+                }
+            },
+            Effect::Changed { outcome, .. } => self.counts.changes += u64::from(outcome.is_ok()),
+            Effect::Members(members) => self.note_removed(&members),
+            Effect::Install { peer, .. } => {
+                let base = node.log.stream();
+                let after = 20_000 + self.rng.below(150_000);
+                self.installs.insert(peer);
+                self.schedule(after, peer, Event::Installed { from: id, base });
+            }
+        }
+    }
+
+    fn note_removed(&mut self, members: &Members) {
+        if members.is_joint() {
+            return;
+        }
+        let highest = members.iter().map(|(id, _)| id).max();
+        for (id, node) in &mut self.nodes {
+            node.is_removed |= members.get(*id).is_none() && Some(*id) < highest;
+        }
+    }
+
+    fn send(&mut self, id: NodeId, mut message: Message, records: Vec<Option<Record>>) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if !message.reject {
+            match message.kind {
+                MessageKind::VoteReply => self.check.votes(id, message.term, message.to),
+                MessageKind::AppendReply => {
+                    self.check.acks(id, message.index, node.log.durable().0);
+                }
+                _ => {}
+            }
+        }
+        let to = message.to;
+        let mut attached = Vec::with_capacity(records.len());
+        for (entry, record) in message.entries.iter_mut().zip(records) {
+            let record = record.or_else(|| node.log.record(entry.lsn).ok());
+            match record.filter(|record| raft_term(record.term()) == entry.term) {
+                Some(record) => {
+                    *entry = record.entry();
+                    attached.push(record);
+                }
+                None => {
+                    if let Some(replica) = &mut node.replica {
+                        replica.unreachable(to);
+                    }
+                    return;
+                }
+            }
+        }
+        if self.cut.contains(&(id, to)) {
+            if let (true, Some(replica)) = (self.rng.chance(1, 4), &mut node.replica) {
+                replica.unreachable(to);
+            }
+            return;
+        }
+        let copies = match self.is_calm {
+            true => 1,
+            false if self.rng.below(100) < self.weather.lost_percent => 0,
+            false => 1 + u64::from(self.rng.below(100) < self.weather.doubled_percent),
+        };
+        for _ in 0..copies {
+            let slow = if self.rng.chance(1, 50) && !self.is_calm { 60_000 } else { 2_000 };
+            let delay = 100 + self.rng.below(slow);
+            let sent = Box::new((message.clone(), attached.clone()));
+            self.schedule(delay, to, Event::Deliver(sent));
+        }
+    }
+
+    fn deliver(&mut self, id: NodeId, message: &Message, records: &[Record]) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let now = node.now(self.at);
+        let Some(replica) = &mut node.replica else { return };
+        match replica.message(now, message, records) {
+            Ok(()) => self.pump_soon(id),
+            Err(refused) => {
+                let why = node.stopped().map_or_else(|| refused.to_string(), |s| s.to_string());
+                self.check.fail(format!("node {id} refuses {:?}: {why}", message.kind));
+            }
+        }
+    }
+
+    fn write_next(&mut self, id: NodeId) {
+        let count = 1 + self.rng.index(4);
+        let is_slow = self.nodes.get(&id).is_some_and(|node| node.slow_until > self.at);
+        let delay = match is_slow && !self.is_calm {
+            true => 20_000 + self.rng.below(200_000),
+            false => 50 + self.rng.below(3_000),
+        };
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.writes.is_some() || node.jobs.is_empty() {
+            return;
+        }
+        let jobs = node.jobs.iter().take(count);
+        self.counts.truncations += jobs.filter(|job| job.truncate_after.is_some()).count() as u64;
+        match node.begin_write(count) {
+            Ok(appended) => {
+                for record in appended {
+                    let term = raft_term(record.term());
+                    self.check.appends(id, record.lsn(), term, record.chain());
+                }
+            }
+            Err(error) => return self.check.fail(format!("node {id} cannot append: {error}")),
+        }
+        if let (Some(Bug::AckBeforeSync), Some(number)) = (self.bug, node.writes)
+            && let Some(replica) = &mut node.replica
+        {
+            replica.persisted(number);
+        }
+        let life = node.life;
+        self.schedule(delay, id, Event::Written(life));
+    }
+
+    fn written(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.log.sync().expect("the model syncs");
+        if let (Some(number), Some(replica)) = (node.writes.take(), &mut node.replica) {
+            replica.persisted(number);
+        }
+        self.pump_soon(id);
+        self.write_next(id);
+    }
+
+    fn decide_next(&mut self, id: NodeId) {
+        let slow = if self.rng.chance(1, 100) { 100_000 } else { 500 };
+        let delay = self.rng.below(slow);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if !node.decides && !node.decisions.is_empty() {
+            node.decides = true;
+            let life = node.life;
+            self.schedule(delay, id, Event::Decided(life));
+        }
+    }
+
+    fn decided(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.decides = false;
+        let Some(decision) = node.decisions.pop_front() else { return };
+        let done = match &decision {
+            Effect::Commit(lsn) => {
+                for (lsn, chain) in node.log.coming(*lsn) {
+                    self.check.commits(id, lsn, chain);
+                }
+                node.log.commit(*lsn)
+            }
+            Effect::Lead(term) => node.log.lead(*term),
+            Effect::Follow { leader, .. } => node.log.follow(leader.map(|leader| leader.0)),
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            return self.check.fail(format!("node {id} cannot do {decision:?}: {error}"));
+        }
+        match decision {
+            Effect::Commit(lsn) => {
+                let later = node.parked.split_off(&lsn.next());
+                for lsn in std::mem::replace(&mut node.parked, later).into_keys() {
+                    self.check.acknowledges(lsn);
+                }
+                if let Some(replica) = &mut node.replica {
+                    replica.applied(lsn);
+                }
+            }
+            Effect::Follow { number, .. } => {
+                node.parked.clear();
+                let last = node.log.state().last;
+                if let Some(replica) = &mut node.replica {
+                    replica.followed(number, last);
+                }
+            }
+            _ => {}
+        }
+        self.pump_soon(id);
+        self.decide_next(id);
+    }
+
+    fn installed(&mut self, from: NodeId, id: NodeId, base: Option<Base>) {
+        self.installs.remove(&id);
+        let is_cut = self.cut.contains(&(from, id)) || self.cut.contains(&(id, from));
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let mut is_whole = false;
+        if let (Some(replica), Some(base), false) = (&node.replica, base, is_cut) {
+            is_whole = true;
+            let lacks = replica.lacks(base.lsn, base.term);
+            if lacks || self.bug == Some(Bug::InstalledOverNewer) {
+                self.counts.installs += 1;
+                let log = node.log.installed(base);
+                node.stop();
+                node.log = std::sync::Arc::new(log);
+                self.start(id);
+            }
+        }
+        if let Some(replica) = self.nodes.get_mut(&from).and_then(|node| node.replica.as_mut()) {
+            replica.install_ended(id, is_whole);
+            self.pump_soon(from);
+        }
+    }
+
+    fn write(&mut self) {
+        let leading: Vec<NodeId> = self
+            .nodes
+            .values()
+            .filter(|n| n.replica.is_some() && n.log.leads())
+            .map(|n| n.id)
+            .collect();
+        if let (Some(id), true) = (leading.first().copied(), self.ops < 1_000_000) {
+            let id = if leading.len() > 1 { *self.rng.pick(&leading) } else { id };
+            let is_paused = self.nodes.get(&id).is_some_and(|node| node.paused_until > self.at);
+            if let (Some(node), false) = (self.nodes.get_mut(&id), is_paused) {
+                for _ in 0..1 + self.rng.below(3) {
+                    self.ops += 1;
+                    if let Some(record) = node.log.write(self.ops) {
+                        node.parked.insert(record.lsn(), self.ops);
+                        node.outlet.push_back(record);
+                    }
+                }
+                self.pump_soon(id);
+            }
+        }
+        let after = 500 + self.rng.below(8_000);
+        self.schedule(after, NodeId(0), Event::Write);
+    }
+
+    fn read(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let id = *self.rng.pick(&ids);
+        self.ops += 1;
+        let (number, floor) = (self.ops, self.check.floor);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (now, is_paused) = (node.now(self.at), node.paused_until > self.at);
+        if let (Some(replica), false) = (&mut node.replica, is_paused) {
+            if self.bug == Some(Bug::ReadWithoutQuorum) && replica.status().is_open {
+                let sees = node.log.state().committed;
+                self.check.reads(id, floor, sees);
+            } else if replica.read(now, number, now + Duration::from_secs(2)).is_ok() {
+                node.reads.insert(number, floor);
+                self.pump_soon(id);
+            }
+        }
+        let after = 500 + self.rng.below(6_000);
+        self.schedule(after, NodeId(0), Event::Read);
+    }
+
+    /// The mistake of committing what a majority has, whatever its term.
+    fn plant_commit(&mut self, id: NodeId) {
+        if self.bug != Some(Bug::OldTermCommitted) {
+            return;
+        }
+        let Some(node) = self.nodes.get(&id) else { return };
+        let Some(status) = node.replica.as_ref().map(|r| r.status()) else { return };
+        if status.role != Role::Leader {
+            return;
+        }
+        let mut lsn = node.log.state().committed.next();
+        while let Some(chain) = node.log.chain(lsn) {
+            let has = |node: &&Node| node.log.durable_chain(lsn) == Some(chain);
+            if 2 * self.nodes.values().filter(has).count() <= self.nodes.len() {
+                break;
+            }
+            self.check.commits(id, lsn, chain);
+            lsn = lsn.next();
+        }
+    }
+}
+
+impl World {
+    /// From now on nothing fails.
+    pub fn calm(&mut self) {
+        self.is_calm = true;
+        self.cut.clear();
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            (node.paused_until, node.slow_until) = (0, 0);
+            if node.replica.is_none() {
+                self.start(id);
+            }
+        }
+    }
+
+    /// Ends a process. What was not synced is lost, from some point on.
+    pub fn crash(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.replica.is_some()) else {
+            return;
+        };
+        self.counts.crashes += 1;
+        let log = node.log.crash(&mut self.rng);
+        node.stop();
+        node.log = std::sync::Arc::new(log);
+        let after = *self.rng.pick(&[1_000, 50_000, 1_500_000]);
+        self.schedule(after, id, Event::Restart);
+    }
+
+    fn cut_links(&mut self) {
+        self.counts.cuts += 1;
+        self.cut.clear();
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        match self.rng.below(3) {
+            0 => {
+                let one = *self.rng.pick(&ids);
+                self.cut.extend(ids.iter().flat_map(|id| [(one, *id), (*id, one)]));
+            }
+            1 => {
+                let side: Vec<bool> = ids.iter().map(|_| self.rng.chance(1, 2)).collect();
+                for (a, is_left) in ids.iter().zip(&side) {
+                    for (b, is_other) in ids.iter().zip(&side) {
+                        if is_left != is_other {
+                            self.cut.insert((*a, *b));
+                        }
+                    }
+                }
+            }
+            _ => {
+                for _ in 0..2 {
+                    self.cut.insert((*self.rng.pick(&ids), *self.rng.pick(&ids)));
+                }
+            }
+        }
+        let after = *self.rng.pick(&[100_000, 700_000, 3_000_000]);
+        self.schedule(after, NodeId(0), Event::Heal);
+    }
+
+    pub fn cut_soon(&mut self) {
+        self.schedule(1, NodeId(0), Event::Cut);
+    }
+
+    pub fn fault_again(&mut self) {
+        let after = self.weather.fault_us / 2 + self.rng.below(self.weather.fault_us);
+        self.schedule(after, NodeId(0), Event::Fault);
+    }
+
+    /// The highest LSN that the model knows to be committed.
+    pub fn committed(&self) -> Lsn {
+        self.check.committed_last()
+    }
+}
