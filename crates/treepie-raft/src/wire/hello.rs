@@ -145,6 +145,14 @@ pub enum Refusal {
     Replaced,
 }
 
+impl Refusal {
+    /// Whether asking again soon is of no use: somebody has to do something first.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        !matches!(self, Refusal::Stopping | Refusal::Damaged | Refusal::Replaced)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
