@@ -4,6 +4,7 @@ use std::{
     env,
     io::{Read, Write},
     net::TcpStream,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -91,6 +92,19 @@ fn flipped_bits_are_never_delivered_and_connections_recover() {
     }
     let counts = format!("{} flips, {} messages came", all.len(), tally::thousands(came as u64));
     tally::note(8, "frames: flipped on their way", &counts);
+}
+
+#[test]
+fn damaged_record_is_noticed_where_its_owner_does_not_verify_it() {
+    let (one, two) = (Node::new(1), Node::new(2));
+    let proxy = Proxy::new(&two.address());
+    one.join_at(two.id, &proxy.address());
+    two.recorder.is_blind.store(true, Ordering::Relaxed);
+    proxy.flip(50_000, 0);
+    let records = vec![vec![0; 100_000]];
+    one.send(append(&one, &two, 1, &records), &records);
+    let came = two.message(1).1;
+    assert_eq!(came[0].iter().map(|byte| u32::from(*byte)).sum::<u32>(), 1, "the planted bit");
 }
 
 /// Says something to a node, and reads what it answers until it closes the connection.

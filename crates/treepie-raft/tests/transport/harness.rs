@@ -5,6 +5,7 @@ use std::{
     io::Read,
     sync::{
         Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{self, Receiver, Sender},
     },
     time::{Duration, Instant},
@@ -63,6 +64,8 @@ pub struct Recorder {
     events: Mutex<Sender<Event>>,
     transport: OnceLock<Weak<TcpTransport>>,
     pub gate: Gate,
+    /// Records are taken as they come, damaged or not.
+    pub is_blind: AtomicBool,
     /// Refused by `admit`.
     pub refusal: Mutex<Option<Refusal>>,
     /// Credits that are kept, where that was asked for.
@@ -94,7 +97,7 @@ impl Handler for Recorder {
     fn deliver(&self, delivery: Delivery) -> Result<(), Refusal> {
         let Delivery { message, records, credit, lane } = delivery;
         for (entry, record) in message.entries.iter().zip(&records) {
-            if crc32fast::hash(record) != entry.checksum {
+            if crc32fast::hash(record) != entry.checksum && !self.is_blind.load(Relaxed) {
                 return Err(Refusal::Damaged);
             }
         }
@@ -167,6 +170,7 @@ impl Node {
             events: Mutex::new(sender),
             transport: OnceLock::new(),
             gate: Gate::default(),
+            is_blind: AtomicBool::new(false),
             refusal: Mutex::default(),
             kept: Mutex::default(),
             stored: Mutex::default(),
