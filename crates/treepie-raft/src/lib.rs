@@ -5,5 +5,6 @@
 
 pub mod ids;
 pub mod message;
+pub mod service;
 pub mod transport;
 pub mod wire;
