@@ -116,7 +116,8 @@ fn json_and_hex_are_as_in_the_other_commands() {
 fn conditional_put_changes_nothing_where_the_condition_does_not_hold() {
     let place = Place::new();
     let node = Node::start(&place, &[]);
-    let cas = |options: &[&str]| node.run(&place, &[&["client", "cas", "t", "k"], options].concat());
+    let cas =
+        |options: &[&str]| node.run(&place, &[&["client", "cas", "t", "k"], options].concat());
     let refused = cas(&["b", "--expect", "a"]);
     let said = "the key \"k\" of the tree \"t\" has no value; nothing was changed";
     assert_eq!((refused.failed(6), refused.text()), (said, ""));
@@ -127,10 +128,7 @@ fn conditional_put_changes_nothing_where_the_condition_does_not_hold() {
     assert!(cas(&["b", "--expect", "a"]).succeeded().starts_with("replaced, LSN "));
     let refused = cas(&["c", "--expect", "a", "--json"]);
     assert_eq!(refused.code, 6);
-    assert_eq!(
-        objects(refused.text()),
-        [json!({"done": "nothing", "exists": true, "value": "b"})]
-    );
+    assert_eq!(objects(refused.text()), [json!({"done": "nothing", "exists": true, "value": "b"})]);
     assert_eq!(objects(&refused.err)[0]["code"], 6);
     assert_eq!(node.out(&place, &["client", "get", "t", "k"]), "b\n");
 }
