@@ -9,7 +9,7 @@ fn main() -> io::Result<()> {
     let [folder, name] = &arguments[..] else {
         return Err(io::Error::other("usage: seeds <folder> <target>"));
     };
-    let target = Target::ALL.into_iter().find(|target| target.name() == name);
+    let target = Target::ALL.iter().copied().find(|target| target.name() == name);
     let target = target.ok_or_else(|| io::Error::other(format!("no target {name}")))?;
     fs::create_dir_all(folder)?;
     for (number, bytes) in seeds(target).iter().enumerate() {

@@ -1,6 +1,6 @@
-//! `docs/format.md` and `docs/snapshot-format.md`: their frames are beside them, `docs/format.in.md` for
-//! one, their byte tables are the module headers of the `format` folder of a crate, so that there is one
-//! source of them.
+//! `docs/format.md`, `docs/snapshot-format.md` and `docs/protocol.md`: their frames are beside them,
+//! `docs/format.in.md` for one, their byte tables are the module headers of one folder of a crate,
+//! `format` or `wire`, so that there is one source of them.
 //!
 //! A line `{{format/page.rs}}` of the frame stands for the module header of that file below the `src`
 //! folder of the crate. Everything else is taken over as it is.
@@ -14,15 +14,29 @@ pub struct Document {
     /// What it is generated from.
     frame: &'static str,
     sources: &'static str,
+    /// The folder of the sources in which every byte table belongs into the document.
+    folder: &'static str,
 }
 
 /// All of them.
-pub const DOCUMENTS: [Document; 2] = [
-    Document { path: "docs/format.md", frame: "docs/format.in.md", sources: "crates/treepie/src/" },
+pub const DOCUMENTS: [Document; 3] = [
+    Document {
+        path: "docs/format.md",
+        frame: "docs/format.in.md",
+        sources: "crates/treepie/src/",
+        folder: "format",
+    },
     Document {
         path: "docs/snapshot-format.md",
         frame: "docs/snapshot-format.in.md",
         sources: "crates/treepie-snapshot/src/",
+        folder: "format",
+    },
+    Document {
+        path: "docs/protocol.md",
+        frame: "docs/protocol.in.md",
+        sources: "crates/treepie-raft/src/",
+        folder: "wire",
     },
 ];
 
@@ -37,11 +51,11 @@ impl Document {
     /// # Errors
     /// The line of the frame that cannot be filled, or that there is no frame.
     pub fn generate(&self, tree: &Tree) -> Result<String, Violation> {
-        let (path, sources) = (self.frame, self.sources);
+        let Document { frame: path, sources, folder, .. } = *self;
         let frame = tree.get(path).ok_or_else(|| Violation::new(path, 1, "there is no frame"))?;
         let mut document = format!(
             "<!-- Made by `cargo run -p xtask -- format-doc` from {path} and the module headers of \
-             {sources}format. Change those. -->\n\n"
+             {sources}{folder}. Change those. -->\n\n"
         );
         for (index, line) in frame.lines().enumerate() {
             let Some(name) = inserted(line) else {
@@ -78,7 +92,7 @@ impl Document {
 
     /// Files with a byte table that the frame does not insert.
     fn missing(&self, tree: &Tree, frame: &str) -> Vec<Violation> {
-        let folder = format!("{}format/", self.sources);
+        let folder = format!("{}{}/", self.sources, self.folder);
         let files = tree.rust().filter(|(path, _)| path.starts_with(&folder));
         let tables = files.filter(|(_, text)| module_header(text).contains("| Offset | Size |"));
         let left_out = tables.filter(|(path, _)| {

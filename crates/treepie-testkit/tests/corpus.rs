@@ -23,7 +23,7 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 /// Inputs that the corpus has at least; it has a good deal more.
 fn least(target: Target) -> usize {
     match target.name() {
-        "journal_tail" | "snapshot_stream" => 40,
+        "journal_tail" | "snapshot_stream" | "wire_frame" => 40,
         _ => 150,
     }
 }
@@ -82,11 +82,21 @@ fn replay(target: Target) -> usize {
 
 #[test]
 fn every_input_of_the_corpus_ends_without_a_panic() {
-    let threads = Target::ALL.map(|target| (target, thread::spawn(move || replay(target))));
-    let counts = threads.map(|(target, thread)| match thread.join() {
+    let begin = |target: &Target| {
+        (
+            *target,
+            thread::spawn({
+                let target = *target;
+                move || replay(target)
+            }),
+        )
+    };
+    let threads: Vec<_> = Target::ALL.iter().map(begin).collect();
+    let counts = threads.into_iter().map(|(target, thread)| match thread.join() {
         Ok(count) => format!("{} {count}", target.name()),
         Err(panic) => panic::resume_unwind(panic),
     });
+    let counts: Vec<String> = counts.collect();
     tally::note(8, "fuzz: corpus replayed", &counts.join(", "));
 }
 

@@ -49,7 +49,9 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
         tracing::debug!(node = peer.node.0, lane = lane.lane.name(), %error, "not connected");
         let is_new = lane.note(&error);
         if let Some(refusal) = error.refusal() {
-            backoff.exhaust();
+            if refusal.is_lasting() {
+                backoff.exhaust();
+            }
             if is_new {
                 shared.handler.refused(peer.node, refusal);
             }
@@ -123,7 +125,7 @@ fn send_all(
         }
         let mut output = Output::default();
         let count = batch.len();
-        let skipped = output.messages(shared, peer, batch)?;
+        let skipped = output.messages(shared, peer, batch);
         if is_ping_due {
             next_ping = now + interval;
             link.pings += 1;
@@ -152,12 +154,7 @@ struct Output {
 
 impl Output {
     /// Adds messages. Those whose records cannot be had are left out; returns how many.
-    fn messages(
-        &mut self,
-        shared: &Shared,
-        peer: &Peer,
-        batch: &[Parcel],
-    ) -> Result<usize, TransportError> {
+    fn messages(&mut self, shared: &Shared, peer: &Peer, batch: &[Parcel]) -> usize {
         let mut skipped = 0;
         for parcel in batch {
             let Some(records) = records_of(shared, peer, parcel) else {
@@ -165,10 +162,15 @@ impl Output {
                 continue;
             };
             let lens = records.iter().map(|record| record.bytes().len());
-            encode_head(&mut self.heads, FrameKind::Message, &parcel.message, lens)?;
-            self.parts.push((self.heads.len(), records));
+            match encode_head(&mut self.heads, FrameKind::Message, &parcel.message, lens) {
+                Ok(()) => self.parts.push((self.heads.len(), records)),
+                Err(error) => {
+                    tracing::error!(node = peer.node.0, %error, "a message cannot be sent");
+                    skipped += 1;
+                }
+            }
         }
-        Ok(skipped)
+        skipped
     }
 
     fn ping(&mut self, number: u64) -> Result<(), TransportError> {
@@ -289,7 +291,7 @@ impl Ears {
         socket.tcp().set_nonblocking(true)?;
         let read = self.read_some(socket);
         socket.tcp().set_nonblocking(false)?;
-        let came = read?;
+        let (came, ended) = read;
         while let Some((frame, len)) = parse_frame(&self.heard, HELLO_CAPS)? {
             self.heard.drain(..len);
             match frame.kind {
@@ -301,24 +303,24 @@ impl Ears {
                 kind => return Err(WireError::Unexpected(kind as u8).into()),
             }
         }
-        Ok(came)
+        ended.map_or(Ok(came), |error| Err(error.into()))
     }
 
-    /// Reads until there is nothing. An end is told once what came before it was looked at.
-    fn read_some(&mut self, socket: &mut Socket) -> io::Result<bool> {
+    /// Reads until there is nothing: whether anything came, and whether the connection has ended, which
+    /// matters once what came before was looked at.
+    fn read_some(&mut self, socket: &mut Socket) -> (bool, Option<io::Error>) {
         let (mut buffer, before) = ([0; 1024], self.heard.len());
-        while self.heard.len() < HEARD_MAX {
+        let mut ended = None;
+        while ended.is_none() && self.heard.len() < HEARD_MAX {
             match socket.read(&mut buffer) {
-                Ok(0) if self.heard.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(0) => break,
+                Ok(0) => ended = Some(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.heard.extend_from_slice(&buffer[..count]),
                 Err(error) if is_timeout(&error) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) if !self.heard.is_empty() => break,
-                Err(error) => return Err(error),
+                Err(error) => ended = Some(error),
             }
         }
-        Ok(self.heard.len() > before)
+        (self.heard.len() > before, ended)
     }
 }
 

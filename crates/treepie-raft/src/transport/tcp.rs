@@ -113,7 +113,7 @@ impl TcpTransport {
         drop(peers);
         for lane in [Lane::Urgent, Lane::Bulk] {
             let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
-            let name = format!("treepie to {node} {}", lane.name());
+            let name = format!("to {node} {}", lane.name());
             self.shared.spawn(&name, move || sender::run(&shared, &peer, lane));
         }
     }

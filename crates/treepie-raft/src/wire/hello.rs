@@ -145,6 +145,14 @@ pub enum Refusal {
     Replaced,
 }
 
+impl Refusal {
+    /// Whether asking again soon is of no use: somebody has to do something first.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        !matches!(self, Refusal::Stopping | Refusal::Damaged | Refusal::Replaced)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -258,7 +266,7 @@ impl<C> Decode<C> for Refusal {
         let (reason, number) = (u8::decode(decoder)?, u64::decode(decoder)?);
         let ours = ClusterId::decode(decoder)?;
         let refusal = match reason {
-            1 => return Ok(Refusal::OtherCluster { ours }),
+            1 => Refusal::OtherCluster { ours },
             2 => Refusal::OtherNode { ours: NodeId(number) },
             3 => {
                 let ours = u32::try_from(number);
@@ -274,8 +282,9 @@ impl<C> Decode<C> for Refusal {
             11 => Refusal::Replaced,
             _ => return Err(DecodeError::Other("unknown reason of a refusal")),
         };
-        let has_number = matches!(reason, 2 | 3);
-        if ours != ClusterId::default() || (number != 0 && !has_number) {
+        let (has_number, has_cluster) = (matches!(reason, 2 | 3), reason == 1);
+        let is_unused = ours == ClusterId::default() || has_cluster;
+        if !is_unused || (number != 0 && !has_number) {
             return Err(DecodeError::Other("unused bytes of a refusal are not zero"));
         }
         Ok(refusal)
@@ -344,9 +353,12 @@ mod tests {
         let mut encoded = bytes(&Refusal::Removed);
         encoded[0] = 12;
         assert!(codec::decode::<Refusal>(&encoded).is_err(), "an unknown reason");
-        encoded[0] = 4;
-        encoded[1] = 1;
-        assert!(codec::decode::<Refusal>(&encoded).is_err(), "bytes that mean nothing");
+        for (reason, byte) in [(4, 1), (1, 1), (2, 9), (3, 30), (3, 5)] {
+            let mut encoded = bytes(&Refusal::Removed);
+            encoded[0] = reason;
+            encoded[byte] = 1;
+            assert!(codec::decode::<Refusal>(&encoded).is_err(), "{reason}: byte {byte}");
+        }
     }
 
     #[test]

@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(decoded.is_ok(), (1..=13).contains(&kind), "{kind}");
             assert!(decoded.is_err() || decoded.is_ok_and(|message| message.kind as u8 == kind));
             bytes[0] = 1;
-            bytes[112] = kind;
+            bytes[108] = kind;
             let decoded = codec::decode::<Message>(&bytes);
             assert_eq!(decoded.is_ok(), (1..=3).contains(&kind), "{kind}");
         }

@@ -120,12 +120,12 @@ impl<R: Read> FrameReader<R> {
     /// The next frame up to its attachments; `None` when the stream ended between two frames.
     ///
     /// # Errors
-    /// What is wrong with it.
-    ///
-    /// # Panics
-    /// If the attachments of the frame before were not read.
+    /// What is wrong with it; or the attachments of the frame before were not read, because something was
+    /// wrong with that one.
     pub fn head(&mut self) -> Result<Option<FrameHead>, WireError> {
-        assert!(self.ahead == 0, "{} attachments were not read", self.ahead);
+        if self.ahead > 0 {
+            return Err(WireError::Layout("the frame before was not read to its end"));
+        }
         let mut header = [0; FRAME_HEADER_SIZE];
         if !read_or_end(&mut self.from, &mut header)? {
             return Ok(None);
@@ -228,4 +228,53 @@ fn read_exactly(from: &mut impl Read, len: u64, to: &mut Vec<u8>) -> Result<(), 
 
 fn ended() -> WireError {
     WireError::Io(io::Error::new(ErrorKind::UnexpectedEof, "it ended inside of a frame"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::write_frame, *};
+
+    const CAPS: Caps = Caps::new(100, 2, 1000);
+
+    fn frame() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, FrameKind::Request, &7_u32, &[b"first", b"second"])
+            .expect("it keeps its bounds");
+        bytes
+    }
+
+    #[test]
+    fn frame_is_read_whole_or_not_at_all() {
+        let whole = frame();
+        for len in 0..whole.len() {
+            let bytes = &whole[..len];
+            let read = FrameReader::new(bytes, CAPS).frame();
+            let is_end = matches!(read, Ok(None));
+            let is_cut = matches!(&read, Err(WireError::Io(error))
+                if error.kind() == ErrorKind::UnexpectedEof);
+            assert!(if len == 0 { is_end } else { is_cut }, "{len}: {read:?}");
+            assert!(matches!(parse_frame(bytes, CAPS), Ok(None)), "{len}");
+        }
+        let (frame, len) = parse_frame(&whole, CAPS).expect("it is whole").expect("it is whole");
+        assert_eq!((frame.attachments.len(), len), (2, whole.len()));
+    }
+
+    #[test]
+    fn attachments_that_were_not_read_are_no_frame() {
+        let bytes = [frame(), frame()].concat();
+        let mut reader = FrameReader::new(&bytes[..], CAPS);
+        let head = reader.head().expect("a frame").expect("a frame");
+        assert!(matches!(reader.head(), Err(WireError::Layout(_))));
+        assert_eq!(reader.attachments(&head).expect("they are there").len(), 2);
+        assert!(reader.head().expect("a frame").is_some());
+    }
+
+    #[test]
+    fn attachment_beyond_its_cap_is_refused_even_if_all_together_are_not() {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, FrameKind::Request, &7_u32, &[&[0; 1001], b""])
+            .expect("it keeps its bounds");
+        let read = FrameReader::new(&bytes[..], CAPS).frame();
+        assert!(matches!(read, Err(WireError::TooLong { len: 1001, max: 1000, .. })), "{read:?}");
+    }
 }

@@ -17,6 +17,8 @@ pub mod stamp;
 pub mod stream;
 pub mod template;
 mod visit;
+#[cfg(feature = "raft")]
+pub mod wire_frame;
 
 pub use seeds::seeds;
 pub use visit::{Visit, visit};
@@ -34,16 +36,21 @@ pub enum Target {
     Operations,
     /// Streams of snapshots.
     SnapshotStream,
+    /// Frames between nodes.
+    #[cfg(feature = "raft")]
+    WireFrame,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 5] = [
+    pub const ALL: &[Target] = &[
         Target::OpenAndCheck,
         Target::JournalTail,
         Target::Page,
         Target::Operations,
         Target::SnapshotStream,
+        #[cfg(feature = "raft")]
+        Target::WireFrame,
     ];
 
     /// The name of its binary and of its corpus.
@@ -55,6 +62,8 @@ impl Target {
             Target::Page => "page",
             Target::Operations => "operations",
             Target::SnapshotStream => "snapshot_stream",
+            #[cfg(feature = "raft")]
+            Target::WireFrame => "wire_frame",
         }
     }
 
@@ -70,6 +79,10 @@ impl Target {
             Target::Operations => drop(operations::run(bytes)),
             Target::SnapshotStream => {
                 snapshot_stream::run(bytes);
+            }
+            #[cfg(feature = "raft")]
+            Target::WireFrame => {
+                wire_frame::run(bytes);
             }
         }
     }

@@ -16,6 +16,8 @@ pub fn seeds(target: Target) -> Vec<Vec<u8>> {
         Target::Page => pages(),
         Target::Operations => operations(),
         Target::SnapshotStream => snapshot_stream::seeds(),
+        #[cfg(feature = "raft")]
+        Target::WireFrame => super::wire_frame::seeds(),
     }
 }
 
