@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and the help that explains it.
 
 pub mod backup;
+pub mod client;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ Exit codes:
      restored of it
   5  the database is open elsewhere: one process at a time may have it open; or somebody else
      writes to the repository
+  6  a condition did not hold: the key has another value than `cas` expects
+  7  whether a write was done is not known: the connection to the node was lost
 
 Keys, values and names of trees are bytes. As text, they are printed as they are where they are
 printable UTF-8; other bytes, and the backslash, are escaped: \\t \\n \\r \\\\ \\xNN. The same escapes are
@@ -86,6 +89,18 @@ pub enum Command {
     Rebuild(backup::Rebuild),
     /// Remove streams from a repository that cannot be relied on any more
     Forget(backup::Forget),
+    /// Serve a database to clients, until a signal comes
+    Node(client::Node),
+    /// Ask a node for entries, or to change them
+    #[command(subcommand)]
+    Client(client::Client),
+    /// Print what nodes are doing
+    Status(client::Status),
+    /// List and change the members of a cluster
+    #[command(subcommand)]
+    Member(client::Member),
+    /// Let another node lead
+    Transfer(client::Transfer),
     /// Write until killed: the child process of the demonstration
     #[command(hide = true)]
     DemoWriter(Database),

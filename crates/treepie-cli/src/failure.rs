@@ -8,6 +8,8 @@
 //! |    3 | Damage found in a database, a backup, a repository; with --repair: losses |
 //! |    4 | Not found: database, tree, key, page; backups, or a state to be restored  |
 //! |    5 | The database is open in another process; the repository is being written  |
+//! |    6 | A condition did not hold: the entry is not as `cas` expects it            |
+//! |    7 | Whether a write was done is not known: the node was lost meanwhile        |
 
 use std::{
     io::{self, Write},
@@ -16,6 +18,7 @@ use std::{
 
 use serde::Serialize;
 use treepie::Error;
+use treepie_raft::service::{ClientError, Refusal};
 use treepie_snapshot::{
     Error as SnapshotError, ids::Lsn, repository::RepositoryError, store::StoreError,
 };
@@ -157,6 +160,19 @@ pub enum Failure {
         /// 3 if one of them is damaged or missing, 1 if none is, and some could not be read.
         code: u8,
     },
+    /// A node has refused, or cannot be reached.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The entry is not as a conditional put expects it.
+    #[error("the key \"{}\" of the tree \"{}\" has {}; nothing was changed", Notation::Text.show(key), Notation::Text.show(tree), if *exists { "another value" } else { "no value" })]
+    Unmet {
+        /// The tree.
+        tree: Vec<u8>,
+        /// The key.
+        key: Vec<u8>,
+        /// Whether it has a value.
+        exists: bool,
+    },
     /// A demonstration did not show what it promises.
     #[error("the demonstration failed: {0}")]
     Demo(String),
@@ -189,6 +205,8 @@ impl Failure {
             Failure::Snapshot(error) | Failure::Stream { source: error, .. } => {
                 snapshot_code(error)
             }
+            Failure::Client(error) => client_code(error),
+            Failure::Unmet { .. } => 6,
             Failure::Unreliable { code, .. } => *code,
             Failure::Argument { .. } | Failure::Use(_) => 2,
             Failure::Damaged { .. } | Failure::Lost { .. } => 3,
@@ -270,6 +288,15 @@ pub fn snapshot_code(error: &SnapshotError) -> u8 {
             | RepositoryError::NoBranch { .. } => 4,
             _ => 1,
         },
+        _ => 1,
+    }
+}
+
+fn client_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Refused(Refusal::NoTree { .. }) => 4,
+        ClientError::Address { .. } => 2,
+        ClientError::OutcomeUnknown { .. } => 7,
         _ => 1,
     }
 }

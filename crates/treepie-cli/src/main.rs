@@ -74,6 +74,11 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         Command::Squash(arguments) => commands::squash::run(arguments, output),
         Command::Rebuild(arguments) => commands::rebuild::run(arguments, output),
         Command::Forget(arguments) => commands::prune::forget(arguments, output),
+        Command::Node(arguments) => commands::node::run(arguments, output),
+        Command::Client(command) => commands::client::run(command, output),
+        Command::Status(arguments) => commands::cluster::status(arguments, output),
+        Command::Member(arguments) => commands::cluster::member(arguments, output),
+        Command::Transfer(arguments) => commands::cluster::transfer(arguments, output),
     }
 }
 

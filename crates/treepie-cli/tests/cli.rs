@@ -25,3 +25,5 @@ mod repository;
 mod run;
 #[path = "cli/scan.rs"]
 mod scan;
+#[path = "cli/service.rs"]
+mod service;

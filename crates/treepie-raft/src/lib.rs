@@ -10,6 +10,7 @@ pub mod members;
 pub mod message;
 pub mod node;
 pub mod replica;
+pub mod service;
 pub mod transport;
 pub mod wire;
 

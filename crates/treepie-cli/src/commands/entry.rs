@@ -32,10 +32,11 @@ impl Address {
     }
 }
 
+/// An entry in JSON.
 #[derive(Serialize)]
-struct Entry {
-    key: JsonBytes,
-    value: JsonBytes,
+pub struct Entry {
+    pub key: JsonBytes,
+    pub value: JsonBytes,
 }
 
 /// Prints the value of a key.
@@ -58,14 +59,14 @@ pub fn get(arguments: &Get, output: &mut Output) -> Result<()> {
 
 /// What a change of an entry did.
 #[derive(Serialize)]
-struct Changed {
+pub struct Changed {
     /// What was done: `added`, `replaced`, `deleted`.
-    done: &'static str,
-    lsn: u64,
+    pub done: &'static str,
+    pub lsn: u64,
 }
 
 impl Changed {
-    fn print(&self, output: &mut Output) -> Result<()> {
+    pub fn print(&self, output: &mut Output) -> Result<()> {
         output.either(self, |changed| format!("{}, LSN {}", changed.done, changed.lsn))
     }
 }
@@ -85,7 +86,7 @@ pub fn put(arguments: &Put, output: &mut Output) -> Result<()> {
 }
 
 /// Reads what may be a value; one byte more than that leaves the error to the engine.
-fn read_standard_input() -> Result<Vec<u8>> {
+pub fn read_standard_input() -> Result<Vec<u8>> {
     let mut value = Vec::new();
     let mut input = io::stdin().lock().take(VALUE_LEN_MAX + 1);
     input.read_to_end(&mut value).map_err(Failure::io("read", "standard input"))?;

@@ -3,9 +3,12 @@
 pub mod archive;
 pub mod backup;
 pub mod check;
+pub mod client;
+pub mod cluster;
 pub mod entry;
 pub mod journal;
 pub mod load;
+pub mod node;
 pub mod page;
 pub mod prune;
 pub mod rebuild;

@@ -2,16 +2,10 @@
 
 use std::ops::Bound;
 
-use serde::Serialize;
 use treepie::{Range, Tree};
 
-use super::{bytes, look, tree_name};
-use crate::{
-    arguments::Scan,
-    failure::Result,
-    notation::{JsonBytes, Notation},
-    output::Output,
-};
+use super::{bytes, entry::Entry, look, tree_name};
+use crate::{arguments::Scan, failure::Result, notation::Notation, output::Output};
 
 /// Which entries.
 enum Extent {
@@ -47,45 +41,44 @@ pub fn run(arguments: &Scan, output: &mut Output) -> Result<()> {
     look(&arguments.db, |db| {
         let snapshot = db.read()?;
         let mut entries = extent.of(&snapshot.tree(&name)?);
-        let mut printer = Printer { notation, output, key: Vec::new(), line: String::new() };
+        let mut printer = Printer::new(notation, output);
+        let mut key_bytes = Vec::new();
         let mut left = arguments.limit.unwrap_or(u64::MAX);
         while left > 0 {
             let next = if arguments.reverse { entries.next_back() } else { entries.next() };
             let Some(entry) = next else { break };
             let (key, value) = entry?;
-            printer.key.clear();
-            key.copy_to(&mut printer.key);
-            printer.print(value)?;
+            key_bytes.clear();
+            key.copy_to(&mut key_bytes);
+            printer.print(&key_bytes, value)?;
             left -= 1;
         }
         Ok(())
     })
 }
 
-#[derive(Serialize)]
-struct Entry {
-    key: JsonBytes,
-    value: JsonBytes,
-}
-
 /// Prints entries, and keeps the memory for the next.
-struct Printer<'o> {
+pub struct Printer<'o> {
     notation: Notation,
     output: &'o mut Output,
-    key: Vec<u8>,
     line: String,
 }
 
 impl Printer<'_> {
-    /// Prints `self.key` and a value.
-    fn print(&mut self, value: &[u8]) -> Result<()> {
+    /// Prints in a notation.
+    pub fn new(notation: Notation, output: &mut Output) -> Printer<'_> {
+        Printer { notation, output, line: String::new() }
+    }
+
+    /// Prints one entry.
+    pub fn print(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let notation = self.notation;
         if self.output.is_json() {
-            let entry = Entry { key: notation.json(&self.key), value: notation.json(value) };
+            let entry = Entry { key: notation.json(key), value: notation.json(value) };
             return self.output.object(&entry);
         }
         self.line.clear();
-        notation.write(&self.key, &mut self.line);
+        notation.write(key, &mut self.line);
         self.line.push('\t');
         notation.write(value, &mut self.line);
         self.output.line(&self.line)

@@ -30,6 +30,11 @@ fn help_lists_commands_and_exit_codes() {
         "squash",
         "rebuild",
         "forget",
+        "node",
+        "client",
+        "status",
+        "member",
+        "transfer",
         "Exit codes:",
         "the database is open elsewhere",
     ] {
@@ -60,6 +65,9 @@ fn bad_arguments_end_with_2() {
         &["restore", "from", "to", "--time", "1700000000", "--lsn", "5"],
         &["prune", "repo", "--keep-within", "5"],
         &["forget", "repo"],
+        &["client", "get", "t", "k"],
+        &["client", "cas", "t", "k", "v", "--at", "127.0.0.1:1", "--insecure-loopback"],
+        &["node", "--id", "0", "--dir", "d", "--listen", "127.0.0.1:0", "--insecure-loopback"],
     ] {
         assert_eq!(place.run(arguments).code, 2, "{arguments:?}");
     }

@@ -75,13 +75,24 @@ impl Tls {
         &self.identity
     }
 
+    /// One side of a connection that was accepted, for who moves its bytes without waiting.
+    pub(crate) fn accepted(&self) -> Result<ServerConnection, TransportError> {
+        ServerConnection::new(Arc::clone(&self.server))
+            .map_err(|error| unusable("TLS".to_owned(), Some(error)))
+    }
+
+    /// One side of a connection that was dialled, likewise.
+    pub(crate) fn dialled(&self) -> Result<ClientConnection, TransportError> {
+        let name = ServerName::try_from("treepie").expect("it is a name");
+        ClientConnection::new(Arc::clone(&self.client), name)
+            .map_err(|error| unusable("TLS".to_owned(), Some(error)))
+    }
+
     pub(super) fn accept(
         &self,
         tcp: Tcp,
     ) -> Result<(StreamOwned<ServerConnection, Tcp>, Identity), TransportError> {
-        let connection = ServerConnection::new(Arc::clone(&self.server));
-        let connection = connection.map_err(|error| unusable("TLS".to_owned(), Some(error)))?;
-        let mut stream = StreamOwned::new(connection, tcp);
+        let mut stream = StreamOwned::new(self.accepted()?, tcp);
         let identity = shake_hands(&mut stream.conn, &mut stream.sock)?;
         Ok((stream, identity))
     }
@@ -90,10 +101,7 @@ impl Tls {
         &self,
         tcp: Tcp,
     ) -> Result<(StreamOwned<ClientConnection, Tcp>, Identity), TransportError> {
-        let name = ServerName::try_from("treepie").expect("it is a name");
-        let connection = ClientConnection::new(Arc::clone(&self.client), name);
-        let connection = connection.map_err(|error| unusable("TLS".to_owned(), Some(error)))?;
-        let mut stream = StreamOwned::new(connection, tcp);
+        let mut stream = StreamOwned::new(self.dialled()?, tcp);
         let identity = shake_hands(&mut stream.conn, &mut stream.sock)?;
         Ok((stream, identity))
     }
@@ -113,6 +121,13 @@ fn shake_hands<S: SideData>(
     while connection.is_handshaking() {
         connection.complete_io(tcp)?;
     }
+    identity_at(connection)
+}
+
+/// Who is at the other end, by the certificate that was shown and verified.
+pub(crate) fn identity_at<S: SideData>(
+    connection: &ConnectionCommon<S>,
+) -> Result<Identity, TransportError> {
     let shown = connection.peer_certificates().and_then(|chain| chain.first());
     let nothing = || unusable::<rustls::Error>("no certificate was shown".to_owned(), None);
     identity_of(shown.ok_or_else(nothing)?)
