@@ -402,8 +402,7 @@ impl ServiceLoop {
                 self.close(place);
             }
         }
-        let is_done = self.connections.iter().all(Option::is_none) || Instant::now() >= stop_at;
-        is_done
+        self.connections.iter().all(Option::is_none) || Instant::now() >= stop_at
     }
 }
 
