@@ -8,7 +8,7 @@ use super::{
 };
 
 /// What is done with an outcome, once, on any thread, also before the call that was given it returns.
-/// It hands over, and does not wait for anything.
+/// It hands over, and does not wait for anything. Dropped, it says that the outcome is not known.
 pub type Done<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
 
 /// What came of a transaction.

@@ -92,6 +92,16 @@ fn request_with_an_unknown_outcome_is_asked_for_again_and_done_once() {
 }
 
 #[test]
+fn request_that_a_store_forgets_is_asked_for_again() {
+    let (served, asked) = served_with(|inner, n, write, done| match n {
+        0 => drop(done),
+        _ => inner.write(write, done),
+    });
+    assert!(!served.client().put("t", "k", "v").unwrap().value);
+    assert_eq!(asked.load(SeqCst), 2);
+}
+
+#[test]
 fn unknown_outcome_is_told_where_there_is_no_request_id() {
     let (served, asked) = served_with(|_, _, _, done| done(Err(Refusal::Unknown { lsn: 7 })));
     let options = patient().exactly_once(false);

@@ -334,7 +334,8 @@ impl ServiceLoop {
     /// Gives a request to the store. What comes of it comes by mail.
     fn hand_over(&self, to: ConnectionId, id: u64, call: Call, len: usize) {
         let store = &self.shared.store;
-        let reply = Reply { mailbox: Arc::clone(&self.mailbox), to, id, len };
+        let mailbox = Arc::clone(&self.mailbox);
+        let reply = Reply { mailbox, to, id, len, is_sent: false };
         match call {
             Call::Read(Read { consistency, query }) => {
                 let done = move |snapshot| match snapshot {
@@ -402,8 +403,7 @@ impl ServiceLoop {
                 self.close(place);
             }
         }
-        let is_done = self.connections.iter().all(Option::is_none) || Instant::now() >= stop_at;
-        is_done
+        self.connections.iter().all(Option::is_none) || Instant::now() >= stop_at
     }
 }
 
@@ -417,12 +417,13 @@ fn refuse(mut stream: TcpStream, refusal: Refusal) {
     }
 }
 
-/// Whom the outcome of a request is for.
+/// Whom the outcome of a request is for. Where a store gives none, that is an answer as well.
 struct Reply {
     mailbox: Arc<Mailbox>,
     to: ConnectionId,
     id: u64,
     len: usize,
+    is_sent: bool,
 }
 
 impl Reply {
@@ -430,8 +431,21 @@ impl Reply {
         self.ready(Ready::Answer(result));
     }
 
-    fn ready(self, ready: Ready) {
-        let Reply { mailbox, to, id, len } = self;
-        mailbox.push(Mail::Ready { to, id, len, ready });
+    fn ready(mut self, ready: Ready) {
+        self.send(ready);
+    }
+
+    fn send(&mut self, ready: Ready) {
+        self.is_sent = true;
+        let &mut Reply { to, id, len, .. } = self;
+        self.mailbox.push(Mail::Ready { to, id, len, ready });
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.is_sent {
+            self.send(Ready::Answer(Err(Refusal::Unknown { lsn: 0 })));
+        }
     }
 }
