@@ -18,7 +18,10 @@ use std::{
 
 use serde::Serialize;
 use treepie::Error;
-use treepie_raft::service::{ClientError, Refusal};
+use treepie_raft::{
+    NodeError,
+    service::{ClientError, Refusal},
+};
 use treepie_snapshot::{
     Error as SnapshotError, ids::Lsn, repository::RepositoryError, store::StoreError,
 };
@@ -37,6 +40,9 @@ pub enum Failure {
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] Error),
+    /// A node cannot take part in its cluster.
+    #[error(transparent)]
+    Node(NodeError),
     /// A file of the user's own, or a process, could not be used.
     #[error("cannot {action} {file}: {source}", file = file.display())]
     Io {
@@ -219,6 +225,7 @@ impl Failure {
             | Failure::Output(_)
             | Failure::Row { .. }
             | Failure::Place { .. }
+            | Failure::Node(_)
             | Failure::Demo(_) => 1,
         }
     }

@@ -235,8 +235,11 @@ pub struct Node {
     /// Where to listen for clients
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: String,
-    /// The other nodes, and where they listen for nodes
-    #[arg(long, value_name = "ID=HOST:PORT,…", value_delimiter = ',')]
+    /// Where to listen for nodes; the next port when left out
+    #[arg(long, value_name = "HOST:PORT")]
+    pub nodes: Option<String>,
+    /// Members of a cluster to join, and where they listen for clients
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub peers: Vec<String>,
     /// How connections are protected.
     #[command(flatten)]

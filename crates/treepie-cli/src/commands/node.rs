@@ -1,16 +1,20 @@
-//! `node`: serves a database until a signal comes.
+//! `node`: takes part in a cluster, and serves clients, until a signal comes.
 
-use std::{net::TcpListener, path::PathBuf, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use serde::Serialize;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
-use treepie::Database;
 use treepie_raft::{
+    Node as RaftNode, NodeError, NodeOptions as RaftOptions,
     ids::NodeId,
-    service::{Server, ServerOptions, Standalone},
+    service::{Client, ClientOptions, Replicated, Server, ServerOptions, message::Admin},
     transport::Security,
 };
 
@@ -29,7 +33,9 @@ pub struct NodeOptions {
     pub dir: PathBuf,
     /// Where it listens for clients.
     pub listen: String,
-    /// The other nodes.
+    /// Where it listens for nodes.
+    pub nodes: Option<String>,
+    /// Members of a cluster to join, and where they listen for clients.
     pub peers: Vec<String>,
     /// How connections are protected.
     pub security: Security,
@@ -38,26 +44,69 @@ pub struct NodeOptions {
 /// A node that serves.
 pub struct RunningNode {
     server: Server,
-    db: Database,
+    node: Arc<RaftNode>,
 }
 
-/// Starts a node: a database by itself, which serves clients as the one node of its cluster.
+/// Starts a node: of the cluster that its database is in; where there is no database yet, of the cluster
+/// of its peers, or of a new one.
 pub fn start_node(options: NodeOptions) -> Result<RunningNode> {
-    let NodeOptions { id, dir, listen, peers, security } = options;
-    if !peers.is_empty() {
-        let what = "a node serves a database by itself; leave --peers out";
-        return Err(Failure::Use(what.to_owned()));
-    }
+    let NodeOptions { id, dir, listen, nodes, peers, security } = options;
     // The address before the folder: what cannot be served is not made.
     let listener = TcpListener::bind(&listen).map_err(Failure::io("listen on", &listen))?;
-    let address = listener.local_addr().map_err(Failure::io("listen on", &listen))?;
-    security.check(&address).map_err(|error| Failure::Use(error.to_string()))?;
-    let db = changing().create(true).open(&dir)?;
-    let store = Arc::new(Standalone::new(db.clone(), id, address.to_string()));
+    let clients = listener.local_addr().map_err(Failure::io("listen on", &listen))?;
+    security.check(&clients).map_err(|error| Failure::Use(error.to_string()))?;
+    let nodes = nodes.unwrap_or_else(|| next_port(&listen, clients).to_string());
+    let raft = RaftOptions::new(id, nodes, security.clone())
+        .label(clients.to_string())
+        .engine(changing().create(true));
+    let node = if peers.is_empty() {
+        RaftNode::open(&dir, raft.found(true))?
+    } else if RaftNode::is_there(&dir)? {
+        RaftNode::open(&dir, raft)?
+    } else {
+        join(id, &dir, raft, &peers, clients)?
+    };
+    let node = Arc::new(node);
+    let store = Arc::new(Replicated::new(Arc::clone(&node)));
     let options = ServerOptions::new().security(security);
     let server =
         Server::start(listener, store, options).map_err(Failure::io("serve on", &listen))?;
-    Ok(RunningNode { server, db })
+    Ok(RunningNode { server, node })
+}
+
+/// The port behind that of clients; any, where that is any.
+fn next_port(listen: &str, mut address: SocketAddr) -> SocketAddr {
+    let is_any = listen.ends_with(":0");
+    address.set_port(if is_any { 0 } else { address.port().saturating_add(1) });
+    address
+}
+
+/// Gets all pages from a member, and asks the leader to be added as a learner.
+fn join(
+    id: NodeId,
+    dir: &std::path::Path,
+    raft: RaftOptions,
+    peers: &[String],
+    clients: SocketAddr,
+) -> Result<RaftNode> {
+    let client = Client::connect(peers, ClientOptions::new().security(raft.security().clone()))?;
+    let status = client.status()?;
+    let members = client.members()?;
+    let wanted = status.leader.unwrap_or(status.node);
+    let found = members.iter().find(|member| member.node == wanted);
+    let member = found.ok_or_else(|| {
+        Failure::Use(format!("node {wanted} does not know where it is itself; ask another"))
+    })?;
+    let node = RaftNode::join(dir, raft, status.cluster, (member.node, member.address.as_str()))?;
+    if members.iter().all(|member| member.node != id) {
+        let address = node.address()?.to_string();
+        client.admin(Admin::AddLearner {
+            node: id,
+            address,
+            client_address: clients.to_string(),
+        })?;
+    }
+    Ok(node)
 }
 
 impl RunningNode {
@@ -66,11 +115,28 @@ impl RunningNode {
         self.server.address().to_string()
     }
 
+    /// Where it listens for nodes.
+    pub fn node_address(&self) -> String {
+        self.node.address().map_or_else(|_| String::new(), |address| address.to_string())
+    }
+
     /// Answers what is on its way, and closes the database.
     pub fn stop(self) -> Result<()> {
-        let RunningNode { server, db } = self;
+        let RunningNode { server, node } = self;
         drop(server);
-        Ok(db.close()?)
+        match Arc::into_inner(node) {
+            Some(node) => Ok(node.stop()?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Failure {
+        match error {
+            NodeError::Engine(error) => error.into(),
+            error => Failure::Node(error),
+        }
     }
 }
 
@@ -79,6 +145,7 @@ impl RunningNode {
 struct Serving {
     node: u64,
     clients: String,
+    nodes: String,
 }
 
 /// Runs a node.
@@ -90,12 +157,15 @@ pub fn run(arguments: &Node, output: &mut Output) -> Result<()> {
         id: NodeId(arguments.id),
         dir: arguments.dir.clone(),
         listen: arguments.listen.clone(),
+        nodes: arguments.nodes.clone(),
         peers: arguments.peers.clone(),
         security: security(&arguments.security)?,
     })?;
-    let serving = Serving { node: arguments.id, clients: node.address() };
+    let serving =
+        Serving { node: arguments.id, clients: node.address(), nodes: node.node_address() };
     output.either(&serving, |serving| {
-        format!("node {} serves clients on {}", serving.node, serving.clients)
+        let Serving { node, clients, nodes } = serving;
+        format!("node {node} serves clients on {clients}, and nodes on {nodes}")
     })?;
     output.flush()?;
     signals.forever().next();

@@ -18,17 +18,23 @@ struct Node {
 impl Node {
     /// Starts one on a port that the system chooses, and waits until it serves.
     fn start(place: &Place, more: &[&str]) -> Node {
+        Node::numbered(place, "1", "db", more)
+    }
+
+    /// As `start`, with a number and a folder.
+    fn numbered(place: &Place, id: &str, dir: &str, more: &[&str]) -> Node {
         let arguments =
-            ["node", "--id", "1", "--dir", "db", "--listen", "127.0.0.1:0", "--insecure-loopback"];
+            ["node", "--id", id, "--dir", dir, "--listen", "127.0.0.1:0", "--insecure-loopback"];
         let mut command = place.command(&[&arguments[..], more].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = match line.trim_end().strip_prefix("node 1 serves clients on ") {
-            Some(address) => address.to_owned(),
+        let said = format!("node {id} serves clients on ");
+        let address = match line.trim_end().strip_prefix(&said) {
+            Some(addresses) => addresses.split(',').next().unwrap().to_owned(),
             None => {
                 let serving = &objects(&line)[0];
-                assert_eq!(serving["node"], 1);
+                assert_eq!(serving["node"].to_string(), id);
                 serving["clients"].as_str().unwrap().to_owned()
             }
         };
@@ -192,4 +198,48 @@ fn plaintext_has_to_be_asked_for_and_stays_within_the_machine() {
     assert!(said.failed(2).contains("ca.pem"), "{}", said.err);
     let peers = place.run(&[&node[..], &["127.0.0.1:0", "--peers", "2=127.0.0.1:1"]].concat());
     assert!(peers.failed(2).contains("--peers"), "{}", peers.err);
+}
+
+/// Asks again and again, until it is done.
+fn insist(place: &Place, arguments: &[&str]) -> String {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let ended = place.run(arguments);
+        if ended.code == 0 {
+            return ended.succeeded();
+        }
+        assert!(std::time::Instant::now() < deadline, "{arguments:?}");
+    }
+}
+
+#[test]
+fn cluster_of_three_processes_goes_on_when_its_leader_is_killed() {
+    let place = Place::new();
+    let mut first = Node::numbered(&place, "1", "d1", &[]);
+    let at = |nodes: &[&Node]| -> String {
+        nodes.iter().map(|node| node.address.as_str()).collect::<Vec<_>>().join(",")
+    };
+    let only = first.address.clone();
+    insist(&place, &["client", "put", "t", "a", "1", "--at", &only, "--insecure-loopback"]);
+    let second = Node::numbered(&place, "2", "d2", &["--peers", &only]);
+    let third = Node::numbered(&place, "3", "d3", &["--peers", &only]);
+    let all = at(&[&first, &second, &third]);
+    for id in ["2", "3"] {
+        insist(&place, &["member", "promote", "--id", id, "--at", &all, "--insecure-loopback"]);
+    }
+    insist(&place, &["client", "put", "t", "b", "2", "--at", &all, "--insecure-loopback"]);
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    let left = at(&[&second, &third]);
+    insist(&place, &["client", "put", "t", "c", "3", "--at", &left, "--insecure-loopback"]);
+    for (key, value) in [("a", "1\n"), ("b", "2\n"), ("c", "3\n")] {
+        let get = ["client", "get", "t", key, "--at", &left, "--insecure-loopback"];
+        assert_eq!(insist(&place, &get), value);
+    }
+    // Back again, it has what was written without it.
+    let back = Node::numbered(&place, "1", "d1", &["--peers", &left]);
+    let status = insist(&place, &["status", "--at", &back.address, "--insecure-loopback"]);
+    assert!(status.contains("node 1"), "{status}");
+    let there = ["client", "get", "t", "c", "--at", &back.address, "--insecure-loopback"];
+    assert_eq!(insist(&place, &there), "3\n");
 }

@@ -109,7 +109,7 @@ impl Driver {
             Input::Followed(number, last) => self.replica.followed(number, last),
             Input::MembersRefused => self.replica.members_refused(),
             Input::Read(waiting) => self.read(now, waiting),
-            Input::Staleness(reply) => drop(reply.send(self.replica.staleness(now))),
+            Input::Staleness(done) => done(self.replica.staleness(now)),
             Input::Change(change, done) => {
                 let id = self.number();
                 match self.replica.change(id, &change) {

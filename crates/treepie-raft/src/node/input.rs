@@ -17,9 +17,12 @@ use crate::{
 };
 
 /// Gets the answer to a read; it must not wait for anything.
-pub(super) type ReadDone = Box<dyn FnOnce(Result<Lsn, ReadError>) + Send>;
+pub type ReadDone = Box<dyn FnOnce(Result<Lsn, ReadError>) + Send>;
 /// Gets the outcome of a change; it must not wait for anything.
-pub(super) type ChangeDone = Box<dyn FnOnce(Result<Lsn, ChangeError>) + Send>;
+pub type ChangeDone = Box<dyn FnOnce(Result<Lsn, ChangeError>) + Send>;
+
+/// Gets an age; it must not wait for anything.
+pub type AgeDone = Box<dyn FnOnce(Option<Duration>) + Send>;
 
 /// A read that waits for its answer.
 pub(super) struct Waiting {
@@ -47,7 +50,7 @@ pub(super) enum Input {
     /// A linearizable read, or one of a state at or after an LSN.
     Read(Waiting),
     /// How old the state here may be.
-    Staleness(Sender<Option<Duration>>),
+    Staleness(AgeDone),
     /// A change of the members.
     Change(Change, ChangeDone),
     /// Hand leadership over.

@@ -29,17 +29,21 @@ use crossbeam_channel::bounded;
 use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
 
 use self::{
-    input::{ChangeDone, Input, ReadDone, Waiting},
+    input::{Input, Waiting},
     shared::{Ears, Shared, Stored},
 };
 use crate::{
     ids::{ClusterId, NodeId},
-    members::{Change, ChangeError, Members, Place},
+    members::{Change, Members, Place},
     replica::{ReadError, Status, Stopped},
     transport::{PeerStatus, TcpTransport, TransportOptions},
 };
 
-pub use self::{error::NodeError, options::NodeOptions};
+pub use self::{
+    error::NodeError,
+    input::{AgeDone, ChangeDone, ReadDone},
+    options::NodeOptions,
+};
 
 /// How long a node is asked for its status before it counts as not running.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +96,15 @@ impl Node {
         install::complete(path.as_ref())?;
         let database = options.engine.open(path)?;
         Node::start(database, options)
+    }
+
+    /// Whether there is a database in the folder `path`, also where all pages of it were just exchanged.
+    ///
+    /// # Errors
+    /// [`NodeError::Folder`] when an exchange that was cut off cannot be completed.
+    pub fn is_there(path: impl AsRef<Path>) -> Result<bool, NodeError> {
+        install::complete(path.as_ref())?;
+        Ok(path.as_ref().join("data").exists())
     }
 
     /// Gets all pages from a member of a cluster into the folder `path`, which must not be there, and
@@ -219,8 +232,19 @@ impl Node {
     /// [`NodeError::NotRunning`].
     pub fn staleness(&self) -> Result<Option<Duration>, NodeError> {
         let (reply, answer) = bounded(1);
-        self.tell(Input::Staleness(reply))?;
+        let done: AgeDone = Box::new(move |age| {
+            let _ = reply.send(age);
+        });
+        self.ask_staleness(done)?;
         answer.recv().map_err(|_| NodeError::NotRunning)
+    }
+
+    /// As `staleness`, without waiting.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`].
+    pub fn ask_staleness(&self, done: AgeDone) -> Result<(), NodeError> {
+        self.tell(Input::Staleness(done))
     }
 
     #[track_caller]
@@ -377,8 +401,3 @@ impl std::fmt::Debug for Node {
         f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
     }
 }
-
-/// What a change of members can end with, for callers of [`Node::ask_change`].
-pub type ChangeOutcome = Result<Lsn, ChangeError>;
-/// What a read can end with, for callers of [`Node::ask_read`].
-pub type ReadOutcome = Result<Lsn, ReadError>;

@@ -43,6 +43,12 @@ impl NodeOptions {
         }
     }
 
+    /// How its connections are protected.
+    #[must_use]
+    pub fn security(&self) -> &Security {
+        &self.security
+    }
+
     /// Founds a cluster of this node alone, unless the database is in one already. Default: no.
     #[must_use]
     pub fn found(mut self, found: bool) -> NodeOptions {

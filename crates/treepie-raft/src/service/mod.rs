@@ -4,7 +4,9 @@
 //! message, refusal   what is asked for, and answered
 //! frame              frames out of bytes, and into them
 //! requests, apply    requests ↔ trees; a repeated request is done once
-//! store, standalone  what is served: the trait, and a database by itself
+//! store              what is served, as a trait
+//! standalone         a database by itself
+//! replicated         a node of a cluster
 //! settle             outcomes that are handed over
 //! server/            connections ↔ a store
 //! client/            a thread that asks ↔ a connection, to whichever node answers
@@ -33,6 +35,7 @@ mod client;
 mod frame;
 pub mod message;
 mod refusal;
+mod replicated;
 mod requests;
 mod server;
 mod settle;
@@ -42,6 +45,7 @@ mod store;
 pub use apply::{change, look};
 pub use client::{Client, ClientError, ClientOptions, Pending, ScanOptions, Scanned, Transaction};
 pub use refusal::{Leader, Refusal};
+pub use replicated::Replicated;
 pub use requests::Sweep;
 pub use server::{Server, ServerCounters, ServerOptions};
 pub use settle::settle;

@@ -102,7 +102,7 @@ impl Store for Standalone {
     }
 }
 
-fn written(result: Result<Receipt<(Outcome, bool)>>) -> Result<Written, Refusal> {
+pub(super) fn written(result: Result<Receipt<(Outcome, bool)>>) -> Result<Written, Refusal> {
     let Receipt { value: (outcome, repeated), lsn } = result?;
     Ok(Written { lsn: lsn.0, outcome, repeated })
 }
