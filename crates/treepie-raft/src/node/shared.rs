@@ -190,21 +190,20 @@ impl Handler for Ears {
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
         let shared = self.0.upgrade().ok_or(Refusal::Stopping)?;
         let members = shared.members.read();
-        if members.get(hello.from).is_some() {
-            return Ok(());
-        }
-        if hello.from.0 <= members.highest() {
+        let is_member = members.get(hello.from).is_some();
+        if !is_member && hello.from.0 <= members.highest() {
             return Err(Refusal::Removed);
         }
         // A node that wants to join gets the pages first.
-        if hello.lane == Lane::Pages {
+        if !is_member && hello.lane == Lane::Pages {
             return Ok(());
         }
         // Who was given its pages a while ago does not know of later members.
-        if members.get(shared.options.id).is_some() {
+        if !is_member && members.get(shared.options.id).is_some() {
             return Err(Refusal::Stranger);
         }
         drop(members);
+        // It may be elsewhere than the members say: it has moved, and knows best.
         if let Some(transport) = shared.transport.get() {
             transport.set_peer(hello.from, &hello.address);
         }
