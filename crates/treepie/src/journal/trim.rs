@@ -4,6 +4,8 @@
 //! may undo any part of it: segments at or below the checkpoint are needed by nobody, and recovery
 //! begins at the newest one that can continue the checkpoint.
 
+use std::io;
+
 use crate::{
     error::{Error, Result},
     ids::Lsn,
@@ -131,12 +133,18 @@ impl Shared {
     fn give_up(&self, live: &Live, number: Option<u64>) -> Result<Option<Spare>> {
         let (disk, dir) = (&self.config.disk, &self.config.dir);
         let path = dir.join(segment_name(live.first));
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         let Some(number) = number else {
-            disk.remove(&path).map_err(Error::io("remove", path))?;
-            return Ok(None);
+            return match disk.remove(&path) {
+                // A call that failed before has done it all the same.
+                Err(error) if is_gone(&error) => Ok(None),
+                removed => removed.map(|()| None).map_err(Error::io("remove", path)),
+            };
         };
         let spare = Spare { number, len: live.len };
-        disk.rename(&path, &dir.join(spare.name())).map_err(Error::io("rename", path))?;
-        Ok(Some(spare))
+        match disk.rename(&path, &dir.join(spare.name())) {
+            Err(error) if is_gone(&error) => Ok(None),
+            renamed => renamed.map(|()| Some(spare)).map_err(Error::io("rename", path)),
+        }
     }
 }

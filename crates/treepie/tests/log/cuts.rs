@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use treepie::planted::journal::{Journal, JournalPosition};
+use treepie::planted::journal::Journal;
 use treepie_testkit::{
     Log, SimDisk, mix,
     tally::{note, thousands},
@@ -29,7 +29,12 @@ pub fn record(seed: u64, steps: usize) -> Recorded {
         Recorded { seed, log: run.disk.log(), models: Vec::new(), leaves: Vec::new() };
     for step in 0..steps {
         let op = run.plan();
-        recorded.models.push(run.model.clone());
+        let mut before = run.model.clone();
+        if let Op::Trim(lsn) = op {
+            // The meta page says so before the trim begins.
+            (before.checkpoint, before.committed) = (lsn, before.committed.max(lsn));
+        }
+        recorded.models.push(before);
         recorded.leaves.push(op.leaves());
         run.perform(&op).unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
         run.disk.mark(step as u64 + 1);
@@ -46,9 +51,7 @@ impl Recorded {
         let before = &self.models[acknowledged];
         let next = self.models.get(acknowledged + 1).unwrap_or(before);
         let leaves = self.leaves[acknowledged];
-        // The meta page is written before the trim, and both may have been cut off.
-        let checkpoint = if draw % 2 == 0 { before.checkpoint } else { next.checkpoint };
-        let opened = open(self.seed, image, next_position(before, next, checkpoint));
+        let opened = open(self.seed, image, before.position(before.checkpoint));
         let (journal, found) = opened.map_err(|error| format!("opening: {error}"))?;
         before.compare(next, leaves, &found)?;
         match draw % 8 {
@@ -115,17 +118,17 @@ impl Recorded {
     }
 }
 
-fn next_position(before: &Model, next: &Model, checkpoint: u64) -> JournalPosition {
-    let has_it = before.last() >= checkpoint;
-    if has_it { before.position(checkpoint) } else { next.position(checkpoint) }
-}
-
 /// Cuts at every operation; returns how many images were looked at, or the first failure.
 pub fn cut_everywhere(recorded: &Recorded, draws: u64) -> Result<u64, String> {
     let mut player = recorded.log.player(recorded.seed);
     let mut images = 0;
     loop {
-        let acknowledged = player.acknowledged().unwrap_or(0) as usize;
+        let Some(acknowledged) = player.acknowledged() else {
+            // There is no folder yet.
+            assert!(player.advance(), "the script has begun");
+            continue;
+        };
+        let acknowledged = acknowledged as usize;
         for draw in 0..draws {
             let image_seed = mix(recorded.seed, draw);
             let image = player.image(image_seed);
@@ -146,11 +149,13 @@ pub fn cut_everywhere(recorded: &Recorded, draws: u64) -> Result<u64, String> {
     }
 }
 
-/// The seeds of a test, or the one that `TREEPIE_SEED` names.
+/// The seeds of a test, so many times more as `TREEPIE_SEEDS` says, or the one that `TREEPIE_SEED`
+/// names.
 pub fn seeds(count: u64) -> std::ops::Range<u64> {
-    match std::env::var("TREEPIE_SEED").ok().and_then(|text| text.parse().ok()) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("TREEPIE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 1..count + 1,
+        None => 1..count * number("TREEPIE_SEEDS").unwrap_or(1) + 1,
     }
 }
 

@@ -93,6 +93,7 @@ impl Run {
         disk.sync_dir(Path::new("/")).expect("a folder");
         let model = Model::default();
         let (journal, _) = open(seed, &disk, model.position(0)).expect("a new journal");
+        disk.mark(0);
         Run { seed, disk, journal: Some(journal), model, rng: Rng::new(mix(seed, 9)) }
     }
 
@@ -115,10 +116,13 @@ impl Run {
             12 | 13 if is_replicated && last > low => {
                 Op::Truncate(low + self.rng.below(last - low))
             }
+            14 if is_replicated && self.rng.chance(1, 2) => Op::Commit(last),
             14 if is_replicated => Op::Commit(low + self.rng.below(last - low + 1)),
             15 if low.min(synced) > self.model.checkpoint => {
-                let checkpoint = self.model.checkpoint;
-                Op::Trim(checkpoint + 1 + self.rng.below(low.min(synced) - checkpoint))
+                let (checkpoint, newest) = (self.model.checkpoint, low.min(synced));
+                let is_newest = self.rng.chance(1, 2);
+                let some = checkpoint + 1 + self.rng.below(newest - checkpoint);
+                Op::Trim(if is_newest { newest } else { some })
             }
             16 => Op::Reserve(4096 * (1 + self.rng.below(5))),
             17 if self.rng.chance(1, 3) => Op::Restart,
