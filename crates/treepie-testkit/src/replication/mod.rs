@@ -10,6 +10,7 @@
 //! A replication layer of another kind runs the same [`promises`] on its own options: they ask for nothing
 //! but how a database is opened.
 
+mod compare;
 pub mod cuts;
 pub mod promises;
 pub mod script;
