@@ -277,7 +277,9 @@ impl Journal {
             return Ok(());
         }
         let shared = &*self.shared;
-        shared.known_committed.fetch_max(known_committed.0, Ordering::AcqRel);
+        if known_committed > Lsn(0) {
+            self.note_committed(known_committed);
+        }
         let group_len = group_len(records);
         let mut turn = None;
         let mut writer = shared.writer.lock();

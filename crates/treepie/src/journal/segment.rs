@@ -285,17 +285,26 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// The first record from `lsn` up to `last` that a block from `offset` on begins with.
+    /// Where to go on with the first record from `lsn` up to `last` that a block from `offset` on begins
+    /// with, or a hard state in front of it.
     pub fn next_frame(&mut self, offset: u64, lsn: Lsn, last: Lsn) -> Result<Option<(u64, Lsn)>> {
         let Ok(header) = self.header else { return Ok(None) };
         let mut at = align_block(offset).max(BLOCK);
         while at < self.window.file_len {
             if let Some(frame) = self.frame_at(at)?
                 && frame.incarnation == header.incarnation
-                && (lsn..=last).contains(&frame.lsn)
-                && !self.is_local_at(at)?
+                && frame.lsn <= last
             {
-                return Ok(Some((at, frame.lsn)));
+                let found = match self.hard_state_at(at)? {
+                    None => (at, frame.lsn),
+                    Some(_) => {
+                        let len = FRAME_SIZE as u64 + u64::from(frame.record_len);
+                        (align_frame(at + len), frame.lsn.next())
+                    }
+                };
+                if (lsn..=last).contains(&found.1) {
+                    return Ok(Some(found));
+                }
             }
             at += BLOCK;
         }
@@ -330,10 +339,6 @@ impl SegmentReader {
             _ => return Ok(None),
         };
         Ok(Some((found.header.lsn(), found.header.term())))
-    }
-
-    fn is_local_at(&mut self, at: u64) -> Result<bool> {
-        self.hard_state_at(at).map(|found| found.is_some())
     }
 
     /// Looks at every block from `offset` on for frames of records at or above `missing`, and for hard

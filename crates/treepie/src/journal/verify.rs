@@ -84,17 +84,18 @@ impl SegmentVerifier {
             self.next = self.last.next();
             return Ok(SegmentStep::Damaged { offset: 0, lsn, until: self.next, what });
         }
-        let what = match self.reader.find(self.offset, self.next) {
-            Ok(Ok(found)) => match self.verify(&found)? {
-                None if found.header.kind().is_local() => {
-                    self.offset = align_frame(found.offset + found.len as u64);
-                    return self.step();
-                }
-                None => return Ok(self.accept(&found)),
-                Some(what) => what,
-            },
-            Ok(Err(what)) | Err(Error::Corrupt { what, .. }) => what,
-            Err(error) => return Err(error),
+        let what = loop {
+            let found = match self.reader.find(self.offset, self.next) {
+                Ok(Ok(found)) => found,
+                Ok(Err(what)) | Err(Error::Corrupt { what, .. }) => break what,
+                Err(error) => return Err(error),
+            };
+            match self.verify(&found)? {
+                Some(what) => break what,
+                None if !found.header.kind().is_local() => return Ok(self.accept(&found)),
+                // A local record has no number of its own.
+                None => self.offset = align_frame(found.offset + found.len as u64),
+            }
         };
         let (offset, lsn) = (align_frame(self.offset), self.next);
         self.chain = None;

@@ -15,9 +15,12 @@ use crate::{
     run::{Op, Run, open},
 };
 
-/// How a call fails.
-fn faults() -> Vec<(&'static str, fn(u64) -> Fault)> {
-    vec![
+/// The fault of the call with a number.
+type FaultOf = fn(u64) -> Fault;
+
+/// How calls fail.
+fn faults() -> [(&'static str, FaultOf); 3] {
+    [
         ("EIO", |k| Fault::nth(k)),
         ("ENOSPC after 5000 bytes", |k| {
             Fault::nth(k).error(FaultError::ENOSPC).after_short_write(5000)

@@ -2,7 +2,10 @@
 //! committed. Random scripts on a simulated disk are in `tests/log`.
 
 use super::*;
-use crate::format::hard_state::HardState;
+use crate::{
+    format::hard_state::HardState,
+    journal::{SegmentStep, SegmentVerifier},
+};
 
 fn state(term: u64, vote: u64) -> HardState {
     HardState { term: Term(term), vote }
@@ -298,4 +301,36 @@ fn hard_state_whose_term_falls_is_corruption() {
         forge_record(bytes, last, |record| put_u64(record, 132, 4));
     });
     assert!(is_loss(&refusal_of(&log.disk, 64 << 10)));
+}
+
+#[test]
+fn scrub_passes_over_hard_states_and_finds_one_that_rots() {
+    let mut log = Log::replicated(64 << 10, 1);
+    log.commit_in(2, None, &[40]);
+    for vote in 1..4 {
+        log.append_in(2, Some(state(3, vote)), &[]);
+        log.journal.sync().expect("the sync works");
+    }
+    log.commit_in(3, None, &[50, 60]);
+    let steps = || {
+        let first = Lsn(2);
+        let verifier = SegmentVerifier::open(&*log.disk, Path::new(DIR), first, log.last.lsn);
+        let mut verifier = verifier.expect("it opens");
+        let mut steps = Vec::new();
+        loop {
+            match verifier.step().expect("it reads") {
+                SegmentStep::End => return steps,
+                step => steps.push(step),
+            }
+        }
+    };
+    let is_whole = |step: &SegmentStep| matches!(step, SegmentStep::Verified(_));
+    assert!(steps().len() == 3 && steps().iter().all(is_whole));
+    // The header, the first hard state, a record: then the three.
+    let second = 3 * 4096;
+    log.disk.edit(&path(2), |bytes| bytes[second + 50] ^= 1);
+    let found = steps();
+    let SegmentStep::Damaged { lsn, until, .. } = &found[1] else { panic!("{found:?}") };
+    assert_eq!((*lsn, *until), (Lsn(3), Lsn(3)), "{found:?}");
+    assert_eq!(found.iter().filter(|step| is_whole(step)).count(), 3, "{found:?}");
 }
