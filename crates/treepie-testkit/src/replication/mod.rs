@@ -13,8 +13,10 @@
 mod compare;
 pub mod cuts;
 pub mod promises;
+mod returns;
 pub mod script;
 
 mod site;
+mod steps;
 
 pub use site::{DIR, Site, fingerprint, options};
