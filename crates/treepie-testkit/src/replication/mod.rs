@@ -5,13 +5,18 @@
 //! - [`promises`] are small scripts, one for each promise of the door.
 //! - [`script`] is a random one, of three sites, against a model: leaders come and go, records are lost,
 //!   the power is cut.
+//! - [`cuts`] cuts the power at every operation of a follower.
 //!
 //! A replication layer of another kind runs the same [`promises`] on its own options: they ask for nothing
 //! but how a database is opened.
 
+mod compare;
+pub mod cuts;
 pub mod promises;
+mod returns;
 pub mod script;
 
 mod site;
+mod steps;
 
 pub use site::{DIR, Site, fingerprint, options};

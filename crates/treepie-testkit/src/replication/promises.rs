@@ -2,12 +2,20 @@
 //! was broken.
 
 use treepie::{
-    Database, Error, RequestId, Snapshot, Submitted,
+    Error, RequestId, Submitted,
     ids::{Lsn, Term},
     replication::SharedRecord,
 };
 
-use super::site::{Site, fingerprint};
+use super::{
+    returns::{
+        checkpoints_go_on_with_a_tail_that_is_not_committed,
+        failed_write_of_the_journal_ends_writing, installed_site_goes_on_from_its_state,
+        killed_site_comes_back_with_its_log, leader_that_comes_back_follows,
+    },
+    site::{Site, fingerprint},
+    steps::{Outcome, ensure, get, led, put, read, received, replicate, same_pages, text},
+};
 
 /// A promise, and the script that shows it.
 pub struct Promise {
@@ -40,81 +48,9 @@ promises![
     killed_site_comes_back_with_its_log,
     leader_that_comes_back_follows,
     checkpoints_go_on_with_a_tail_that_is_not_committed,
+    installed_site_goes_on_from_its_state,
+    failed_write_of_the_journal_ends_writing,
 ];
-
-type Outcome = Result<(), String>;
-
-fn text(error: Error) -> String {
-    error.to_string()
-}
-
-/// Fails with what is wrong.
-fn ensure(holds: bool, what: impl Into<String>) -> Outcome {
-    if holds { Ok(()) } else { Err(what.into()) }
-}
-
-fn group(seed: u64, count: u64) -> Result<Vec<Site>, String> {
-    Site::group(seed, count).map_err(text)
-}
-
-/// The first site leads in term 2, and the others have its empty record.
-fn led(seed: u64, count: u64) -> Result<Vec<Site>, String> {
-    let sites = group(seed, count)?;
-    let first = sites[0].lead(Term(2)).map_err(text)?;
-    for site in &sites[1..] {
-        site.receive(&[received(&first)?]).map_err(text)?;
-        site.door().commit(first.lsn()).map_err(text)?;
-    }
-    Ok(sites)
-}
-
-/// A record as it comes from another node.
-fn received(record: &SharedRecord) -> Result<SharedRecord, String> {
-    SharedRecord::receive(record.bytes().to_vec()).map_err(text)
-}
-
-fn put(db: &Database, key: u32, value: &[u8]) -> Result<Submitted<u32>, String> {
-    let value = value.to_vec();
-    let put = move |tx: &mut treepie::WriteTxn<'_>| {
-        tx.tree("t")?.insert(key.to_be_bytes(), &value)?;
-        Ok(key)
-    };
-    db.submit(put).map_err(text)
-}
-
-fn get(snapshot: &Snapshot, key: u32) -> Result<Option<Vec<u8>>, String> {
-    let Some(tree) = snapshot.find_tree("t").map_err(text)? else { return Ok(None) };
-    Ok(tree.get(key.to_be_bytes()).map_err(text)?.map(<[u8]>::to_vec))
-}
-
-fn read(db: &Database, key: u32) -> Result<Option<Vec<u8>>, String> {
-    get(&db.read().map_err(text)?, key)
-}
-
-/// What the leader has sealed is durable there, and at all others, and committed everywhere.
-fn replicate(sites: &[Site]) -> Outcome {
-    let records = sites[0].take_sealed();
-    let Some(last) = records.last().map(SharedRecord::lsn) else { return Ok(()) };
-    sites[0].receive(&records).map_err(text)?;
-    sites[0].door().commit(last).map_err(text)?;
-    for site in &sites[1..] {
-        let copies = records.iter().map(received).collect::<Result<Vec<_>, _>>()?;
-        site.receive(&copies).map_err(text)?;
-        site.door().commit(last).map_err(text)?;
-    }
-    Ok(())
-}
-
-fn same_pages(sites: &[Site]) -> Outcome {
-    let prints = sites.iter().map(|site| fingerprint(site.db())).collect::<Result<Vec<_>, _>>();
-    let prints = prints.map_err(text)?;
-    ensure(prints.windows(2).all(|pair| pair[0] == pair[1]), format!("pages differ: {prints:x?}"))?;
-    for site in sites {
-        let report = site.db().check().map_err(text)?;
-        ensure(report.is_clean(), format!("{:?}", report.problems))?;
-    }
-    Ok(())
-}
 
 fn followers_have_the_pages_of_the_leader(seed: u64) -> Outcome {
     let sites = led(seed, 3)?;
@@ -414,78 +350,4 @@ fn divergence_is_found(seed: u64) -> Outcome {
     ensure(matches!(door.lead(Term(9)), Err(Error::Diverged { .. })), "who diverged leads")?;
     ensure(read(sites[1].db(), 7)?.as_deref() == Some(b"value"), "readers go on")?;
     ensure(fingerprint(sites[1].db()).map_err(text)? == before, "and nothing has changed")
-}
-
-fn killed_site_comes_back_with_its_log(seed: u64) -> Outcome {
-    let mut sites = led(seed, 2)?;
-    for key in 0..5 {
-        drop(put(sites[0].db(), key, b"committed")?);
-    }
-    replicate(&sites)?;
-    for key in 5..9 {
-        drop(put(sites[0].db(), key, b"not yet")?);
-    }
-    let tail = sites[0].take_sealed();
-    sites[1].receive(&tail).map_err(text)?;
-    let (before, print) = (sites[1].door().state(), fingerprint(sites[1].db()).map_err(text)?);
-    for round in 0..4 {
-        match round {
-            0 => sites[1].kill().map_err(text)?,
-            1 => sites[1].reopen().map_err(text)?,
-            _ => sites[1].cut_power(seed + round).map_err(text)?,
-        }
-        let after = sites[1].door().state();
-        ensure((after.last, after.last_chain) == (before.last, before.last_chain), "its log")?;
-        ensure(after.hard_state == before.hard_state, "its hard state")?;
-        ensure(after.committed <= before.committed, "nothing is final that was not")?;
-        sites[1].door().commit(before.committed).map_err(text)?;
-        ensure(fingerprint(sites[1].db()).map_err(text)? == print, "its pages")?;
-        ensure(read(sites[1].db(), 6)?.is_none(), "its readers do not see the tail")?;
-    }
-    sites[1].door().commit(before.last).map_err(text)?;
-    ensure(read(sites[1].db(), 6)?.is_some(), "the tail can be committed")
-}
-
-fn leader_that_comes_back_follows(seed: u64) -> Outcome {
-    let mut sites = led(seed, 1)?;
-    drop(put(sites[0].db(), 1, b"one")?);
-    replicate(&sites)?;
-    drop(put(sites[0].db(), 2, b"two")?);
-    let tail = sites[0].take_sealed();
-    sites[0].receive(&tail).map_err(text)?;
-    sites[0].cut_power(seed).map_err(text)?;
-    let refused = sites[0].db().write(|_| Ok(()));
-    ensure(matches!(refused, Err(Error::NotLeader { leader: None })), "it takes no writes")?;
-    ensure(read(sites[0].db(), 1)?.is_some(), "readers see what was final")?;
-    let record = sites[0].lead(Term(3)).map_err(text)?;
-    ensure(record.lsn() == tail[0].lsn().next(), "its new record is behind the tail")?;
-    ensure(read(sites[0].db(), 2)?.is_some(), "which is committed with it")?;
-    let state = sites[0].door().state();
-    let terms = [tail[0].lsn(), record.lsn()].map(|lsn| sites[0].door().term(lsn));
-    ensure(terms == [Some(Term(2)), Some(Term(3))], format!("{terms:?}"))?;
-    ensure(state.hard_state.term == Term(3), "its hard state is that of the new term")
-}
-
-fn checkpoints_go_on_with_a_tail_that_is_not_committed(seed: u64) -> Outcome {
-    let mut sites = led(seed, 2)?;
-    for round in 0..20_u32 {
-        for key in 0..10 {
-            drop(put(sites[0].db(), round * 10 + key, &[7; 500])?);
-        }
-        replicate(&sites)?;
-        drop(put(sites[0].db(), 9999, &round.to_be_bytes())?);
-        let tail = sites[0].take_sealed();
-        for site in &sites {
-            site.receive(&tail).map_err(text)?;
-            let at = site.db().checkpoint().map_err(text)?;
-            ensure(at == site.door().state().committed, format!("the checkpoint is at {at}"))?;
-        }
-        for site in &sites {
-            site.door().commit(tail[0].lsn()).map_err(text)?;
-        }
-    }
-    let committed = sites[0].door().state().committed;
-    sites[1].kill().map_err(text)?;
-    sites[1].door().commit(committed).map_err(text)?;
-    same_pages(&sites)
 }

@@ -4,10 +4,7 @@
 //! The consensus is in the script: it sees all logs, and has those records committed that Raft would. So
 //! what is tested is what the door makes of it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use treepie::{
     Error, Snapshot, Submitted, WriteTxn,
@@ -17,11 +14,14 @@ use treepie::{
 
 use crate::{
     Rng, mix,
-    model::{Model, State},
+    model::Model,
     workload::{Op, Shape, Step, generate},
 };
 
-use super::site::{Site, fingerprint};
+use super::{
+    compare::{apply, compare},
+    site::{Site, fingerprint},
+};
 
 /// Sites of a script.
 const SITES: usize = 3;
@@ -400,8 +400,8 @@ impl World {
             let state = self.state(site);
             (state.last_term, state.last)
         };
-        let voters = (0..SITES).filter(|site| *site != candidate && of(*site) <= of(candidate));
-        let Some(voter) = voters.last() else { return Ok(()) };
+        let mut voters = (0..SITES).filter(|site| *site != candidate && of(*site) <= of(candidate));
+        let Some(voter) = voters.next_back() else { return Ok(()) };
         self.depose(Some(candidate))?;
         self.term += 1;
         self.counts.leaders += 1;
@@ -473,38 +473,5 @@ impl World {
         }
         let states: Vec<_> = (0..SITES).map(|site| self.state(site).committed).collect();
         ensure(states.windows(2).all(|pair| pair[0] == pair[1]), || format!("{states:?}"))
-    }
-}
-
-fn apply(tx: &mut WriteTxn<'_>, ops: &[Op]) -> treepie::Result<()> {
-    for op in ops {
-        match op {
-            Op::CreateTree { tree } => drop(tx.tree(tree)?),
-            Op::DropTree { tree } => drop(tx.drop_tree(tree)?),
-            Op::Clear { tree } => tx.tree(tree)?.clear()?,
-            Op::Insert { tree, key, value } => drop(tx.tree(tree)?.insert(key, value)?),
-            Op::Remove { tree, key } => drop(tx.tree(tree)?.remove(key)?),
-        }
-    }
-    Ok(())
-}
-
-fn compare(snapshot: &Snapshot, model: &Model) -> Result<(), String> {
-    let lsn = snapshot.lsn();
-    let expected = model.at(lsn.0).ok_or_else(|| format!("the model has no LSN {lsn}"))?;
-    let mut found = State::default();
-    for info in snapshot.trees().map_err(text)? {
-        if info.name.starts_with(b"$") {
-            continue;
-        }
-        let tree = snapshot.tree(&info.name).map_err(text)?;
-        let entries =
-            tree.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), Arc::from(value))));
-        let entries = entries.collect::<treepie::Result<_>>().map_err(text)?;
-        found.set_tree(&info.name, entries);
-    }
-    match found.difference(expected) {
-        Some(what) => Err(format!("LSN {lsn}: {what}")),
-        None => Ok(()),
     }
 }

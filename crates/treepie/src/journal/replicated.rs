@@ -76,15 +76,18 @@ impl Journal {
     /// installation. Durable when it returns.
     ///
     /// # Errors
-    /// As [`append_group`](Journal::append_group) and [`sync`](Journal::sync).
+    /// [`Door`](Error::Door) when the term is known. As [`append_group`](Journal::append_group) and
+    /// [`sync`](Journal::sync).
     ///
     /// # Panics
-    /// If the journal is not replicated, or has had records.
+    /// If the journal is not replicated.
     pub fn set_base_term(&self, term: Term) -> Result<()> {
         let hard_state = {
             let mut writer = self.shared.writer.lock();
-            let is_told = self.shared.terms.lock().tell(writer.last.lsn, term);
-            assert!(is_told, "the term of record {} is known", writer.last.lsn);
+            if !self.shared.terms.lock().tell(writer.last.lsn, term) {
+                let reason = "the journal has the term of the last record";
+                return Err(Error::Door { action: "set the first term", reason });
+            }
             writer.term = term;
             writer.hard_state.expect("the journal is replicated")
         };

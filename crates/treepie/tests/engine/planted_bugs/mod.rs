@@ -23,7 +23,7 @@ use treepie_testkit::tally;
 use crate::{
     copies, install,
     kills::{self, Kills},
-    removals,
+    removals, replication,
 };
 
 /// A check: an error, or a panic, says what it found.
@@ -72,6 +72,12 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::KeptLeftOut, "copies under load", copies::under_load),
     (Planted::NoHandOver, "copies under load", copies::under_load),
     (Planted::HandOverAfterWrite, "copies under load", copies::under_load),
+    (Planted::SpeculationKept, "promises of the door", promises_of_the_door),
+    (Planted::DivergenceUnseen, "promises of the door", promises_of_the_door),
+    (Planted::ChangeLostAtApply, "promises of the door", promises_of_the_door),
+    (Planted::SettledEarly, "promises of the door", promises_of_the_door),
+    (Planted::RequestForgotten, "promises of the door", promises_of_the_door),
+    (Planted::CommitsNotVouchedFor, "three sites by hand", three_sites_by_hand),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
 ];
 
@@ -143,6 +149,14 @@ fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
 /// A disk that is full is emptied.
 fn full_disks() -> Result<(), String> {
     removals::empty_full_disks(2).and(removals::empty_full_disks(3)).map(|_| ())
+}
+
+fn promises_of_the_door() -> Result<(), String> {
+    replication::all_promises(1).map(|_| ())
+}
+
+fn three_sites_by_hand() -> Result<(), String> {
+    (1..=20).try_for_each(|seed| replication::three_sites(seed).map(|_| ()))
 }
 
 /// The bug is planted in the process that is killed, and not in this one.
