@@ -44,8 +44,10 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(id: NodeId, log: ModelLog, rng: &mut Rng) -> Node {
-        let rate = i64::try_from(rng.below(120_000)).expect("small") - 60_000;
+    /// Its clock is wrong by up to `spread` parts of a million.
+    pub fn new(id: NodeId, log: ModelLog, rng: &mut Rng, spread: i64) -> Node {
+        let drawn = rng.below(2 * spread.unsigned_abs());
+        let rate = i64::try_from(drawn).expect("small") - spread;
         Node {
             id,
             log: Arc::new(log),

@@ -37,6 +37,8 @@ pub enum Bug {
     ReadWithoutQuorum,
     /// A state is installed over records that the node has acknowledged.
     InstalledOverNewer,
+    /// Clocks run at speeds so different that a lease promises nothing.
+    WildClocks,
 }
 
 #[derive(Debug)]
@@ -159,7 +161,8 @@ impl World {
     pub fn add_node(&mut self, id: NodeId) {
         let keeps_sealed = self.rng.chance(1, 2);
         let log = ModelLog::new(self.origin.clone(), keeps_sealed, self.bug);
-        let node = Node::new(id, log, &mut self.rng);
+        let spread = if self.bug == Some(Bug::WildClocks) { 900_000 } else { 60_000 };
+        let node = Node::new(id, log, &mut self.rng, spread);
         self.nodes.insert(id, node);
         self.start(id);
     }
