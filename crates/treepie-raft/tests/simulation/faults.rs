@@ -4,7 +4,7 @@ use treepie_raft::{ids::NodeId, members::Change, replica::Replica};
 
 use crate::{
     model::ModelLog,
-    world::{World, place},
+    world::{Bug, World, place},
 };
 
 /// Nodes that there may be, removed ones included.
@@ -39,6 +39,9 @@ impl World {
             _ => {
                 let node = self.nodes.get_mut(&id).expect("a node");
                 node.log.trim(&mut self.rng);
+                if self.bug == Some(Bug::InstalledOverNewer) {
+                    self.plant_install(id);
+                }
             }
         }
         self.fault_again();

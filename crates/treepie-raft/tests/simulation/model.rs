@@ -271,11 +271,6 @@ impl ModelLog {
         (state.durable.last(), state.durable.hard_state)
     }
 
-    /// Chain hash of a durable record.
-    pub fn durable_chain(&self, lsn: Lsn) -> Option<u64> {
-        self.state.lock().durable.chain(lsn)
-    }
-
     /// Chain hash of a record that was appended, or of the state it begins with.
     pub fn chain(&self, lsn: Lsn) -> Option<u64> {
         self.state.lock().disk.chain(lsn)

@@ -75,6 +75,11 @@ impl Node {
         Duration::from_micros(u64::try_from(own).unwrap_or(0))
     }
 
+    /// How long so many microseconds of its own clock last.
+    pub fn lasts(&self, own: u64) -> u64 {
+        own * 1_000_000 / (1_000_000 + self.rate).unsigned_abs()
+    }
+
     pub fn start(&mut self, at: u64, seed: u64, place: Option<treepie_raft::members::Place>) {
         self.life += 1;
         let options = Options { found: place, ..Options::new(self.id, seed) };
