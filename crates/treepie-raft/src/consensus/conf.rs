@@ -93,8 +93,7 @@ impl Difference {
 
 fn singles(ids: &[NodeId], kind: ConfChangeType) -> Vec<ConfChangeSingle> {
     let single = |id: &NodeId| {
-        let mut single = ConfChangeSingle::default();
-        single.node_id = id.0;
+        let mut single = ConfChangeSingle { node_id: id.0, ..ConfChangeSingle::default() };
         single.set_change_type(kind);
         single
     };
