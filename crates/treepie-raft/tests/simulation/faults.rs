@@ -47,7 +47,8 @@ impl World {
         self.fault_again();
     }
 
-    fn leader(&mut self) -> Option<&mut Replica<ModelLog>> {
+    /// A node that takes writes.
+    pub fn leader(&mut self) -> Option<&mut Replica<ModelLog>> {
         let nodes = self.nodes.values_mut();
         nodes.filter_map(|node| node.replica.as_mut()).find(|replica| replica.status().is_open)
     }

@@ -6,7 +6,9 @@ use treepie::ids::Lsn;
 
 use treepie_testkit::tally::{note, thousands};
 
-use crate::world::{Bug, Counts, World};
+use treepie_raft::{ids::NodeId, members::Change};
+
+use crate::world::{Bug, Counts, World, place};
 
 /// Seeds in one run of the tests.
 const SEEDS: u64 = 500;
@@ -117,6 +119,43 @@ fn the_same_seed_gives_the_same_trace() {
             (world.trace, world.counts.steps)
         });
         assert_eq!(traces[0], traces[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn cluster_that_one_node_founds_grows_shrinks_and_hands_over() {
+    for seed in 0..20 {
+        let mut world = World::founded(seed);
+        let step = |world: &mut World, change: Change| {
+            let leader = world.leader().unwrap_or_else(|| panic!("seed {seed}: nobody leads"));
+            let changed = leader.change(seed, &change);
+            assert_eq!(changed, Ok(()), "seed {seed}: {change:?}");
+            if let Change::AddLearner { id, .. } = change {
+                world.add_node(id);
+            }
+            world.run(2_000_000);
+            assert_eq!(world.check.wrong, None, "seed {seed}");
+        };
+        world.run(2_000_000);
+        for id in [2, 3, 4].map(NodeId) {
+            step(&mut world, Change::AddLearner { id, place: place(id) });
+            if id < NodeId(4) {
+                step(&mut world, Change::Promote(id));
+            }
+        }
+        step(&mut world, Change::Replace { old: NodeId(2), new: NodeId(4) });
+        let leader = world.leader().expect("somebody leads");
+        assert_eq!(leader.transfer(NodeId(4)), Ok(()));
+        world.run(2_000_000);
+        let leader = world.leader().expect("somebody leads");
+        assert_eq!(leader.status().leader, Some(NodeId(4)), "seed {seed}");
+        // It leads, and removes itself: the others go on.
+        step(&mut world, Change::Remove(NodeId(4)));
+        world.run(3_000_000);
+        let status = world.leader().expect("somebody leads").status();
+        let voters: Vec<u64> = status.members.voters().map(|id| id.0).collect();
+        assert_eq!((voters, world.counts.changes), (vec![1, 3], 7), "seed {seed}");
+        converged(&world).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
     }
 }
 

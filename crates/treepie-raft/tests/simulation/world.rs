@@ -159,6 +159,15 @@ impl World {
         world
     }
 
+    /// A calm world of one node, whose log has no members yet.
+    pub fn founded(seed: u64) -> World {
+        let mut world = World::new(seed, 0, None);
+        world.origin.members = None;
+        world.is_calm = true;
+        world.add_node(NodeId(1));
+        world
+    }
+
     /// A new node without records.
     pub fn add_node(&mut self, id: NodeId) {
         let keeps_sealed = self.rng.chance(1, 2);
@@ -174,7 +183,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let (_, hard_state) = node.log.durable();
         self.check.hard_state(id, hard_state);
-        node.start(at, seed, None);
+        let founds = self.origin.members.is_none() && id == NodeId(1);
+        node.start(at, seed, founds.then(|| place(id)));
         let life = node.life;
         self.schedule(1 + seed % 50_000, id, Event::Tick(life));
     }
@@ -531,6 +541,9 @@ impl World {
 
     fn read(&mut self) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
         let id = *self.rng.pick(&ids);
         self.ops += 1;
         let (number, floor) = (self.ops, self.check.floor);
