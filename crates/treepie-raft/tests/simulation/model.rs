@@ -323,6 +323,12 @@ impl Log for ModelLog {
         self.state.lock().disk.get(lsn).cloned().ok_or_else(|| misfit("there is no such record"))
     }
 
+    fn visit(&self, after: Lsn, visit: &mut dyn FnMut(Record)) -> Result<()> {
+        let records = self.state.lock().disk.records.clone();
+        records.into_iter().filter(|record| record.lsn() > after).for_each(visit);
+        Ok(())
+    }
+
     fn append(&self, hard_state: Option<HardState>, records: &[Record]) -> Result<()> {
         let mut state = self.state.lock();
         if let Some(hard_state) = hard_state {
