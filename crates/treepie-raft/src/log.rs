@@ -1,6 +1,6 @@
 //! What a replica needs of the log: the journal of a database behind its door, or a model of it.
 //!
-//! Calls that do I/O (`append`, `sync`, `truncate`, `record`) come from one thread, those that decide
+//! Calls that do I/O (`append`, `sync`, `truncate`, `record`, `visit`) come from one thread, those that decide
 //! what readers see (`commit`, `lead`, `follow`) from one thread; the replica itself calls none of
 //! them after it was opened. It calls what costs no I/O: `state`, `term`, `no_op`.
 
@@ -23,7 +23,7 @@ pub struct HardState {
 /// Where a log stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogState {
-    /// The oldest LSN whose term is known.
+    /// The oldest LSN whose term is known; the records behind it are there.
     pub first: Lsn,
     /// The last record.
     pub last: Lsn,
@@ -92,6 +92,12 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// When it was trimmed, or cannot be read.
     fn record(&self, lsn: Lsn) -> Result<Self::Record>;
+
+    /// Gives the records above `after` to `visit`, in their order. Called once, when a replica is opened.
+    ///
+    /// # Errors
+    /// When one was trimmed, or cannot be read.
+    fn visit(&self, after: Lsn, visit: &mut dyn FnMut(Self::Record)) -> Result<()>;
 
     /// Appends term and vote, and records that continue the log: one write, not synced.
     ///

@@ -35,41 +35,32 @@ pub(crate) fn conf_state(members: &Members) -> ConfState {
 pub(crate) fn step(from: &Members, to: &Members) -> Result<Step, ChangeError> {
     let voters = Difference::of(from.voters(), to.voters());
     let learners = Difference::of(from.learners(), to.learners());
-    let mut changes = Vec::new();
-    match (from.is_joint(), to.is_joint()) {
+    let add = |ids: &[NodeId]| singles(ids, ConfChangeType::AddNode);
+    let learn = |ids: &[NodeId]| singles(ids, ConfChangeType::AddLearnerNode);
+    let remove = |ids: &[NodeId]| singles(ids, ConfChangeType::RemoveNode);
+    let changes = match (from.is_joint(), to.is_joint()) {
         // The second step: no voter and no learner changes, the old voters are left behind.
         (true, false) if voters.is_none() && learners.is_none() => {
             return Ok(Step::Conf(ConfChangeV2::default()));
         }
-        // The first step: learners only become voters.
+        // The first step: who becomes a voter was a learner.
         (false, true)
             if from.voters().eq(to.outgoing())
                 && learners.added.is_empty()
-                && learners.removed.iter().all(|id| voters.added.contains(id)) =>
+                && learners.removed == voters.added =>
         {
-            changes.extend(voters.added.iter().map(|id| single(*id, ConfChangeType::AddNode)));
-            changes.extend(voters.removed.iter().map(|id| single(*id, ConfChangeType::RemoveNode)));
             let mut change = ConfChangeV2::default();
             change.set_transition(ConfChangeTransition::Explicit);
-            change.set_changes(changes.into());
+            change.set_changes([add(&voters.added), remove(&voters.removed)].concat().into());
             return Ok(Step::Conf(change));
         }
         (false, false) if voters.is_none() => {
-            changes.extend(
-                learners.added.iter().map(|id| single(*id, ConfChangeType::AddLearnerNode)),
-            );
-            changes
-                .extend(learners.removed.iter().map(|id| single(*id, ConfChangeType::RemoveNode)));
+            [learn(&learners.added), remove(&learners.removed)].concat()
         }
-        // A node that has not joined yet learns of the first voter.
-        (false, false) if from.is_empty() => {
-            changes.extend(voters.added.iter().map(|id| single(*id, ConfChangeType::AddNode)));
-            changes.extend(
-                learners.added.iter().map(|id| single(*id, ConfChangeType::AddLearnerNode)),
-            );
-        }
+        // A node that has not joined yet reads of the founder.
+        (false, false) if from.is_empty() => [add(&voters.added), learn(&learners.added)].concat(),
         _ => return Err(ChangeError::NotAStep),
-    }
+    };
     match changes.len() {
         0 => Ok(Step::Nothing),
         1 => {
@@ -100,11 +91,13 @@ impl Difference {
     }
 }
 
-fn single(id: NodeId, kind: ConfChangeType) -> ConfChangeSingle {
-    let mut single = ConfChangeSingle::default();
-    single.node_id = id.0;
-    single.set_change_type(kind);
-    single
+fn singles(ids: &[NodeId], kind: ConfChangeType) -> Vec<ConfChangeSingle> {
+    let single = |id: &NodeId| {
+        let mut single = ConfChangeSingle { node_id: id.0, ..ConfChangeSingle::default() };
+        single.set_change_type(kind);
+        single
+    };
+    ids.iter().map(single).collect()
 }
 
 #[cfg(test)]

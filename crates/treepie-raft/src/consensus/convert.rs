@@ -63,8 +63,7 @@ pub(super) fn to_core(message: &Message) -> Option<CoreMessage> {
     core.priority = message.priority;
     match message.kind {
         MessageKind::ReadIndex | MessageKind::ReadIndexReply => {
-            let mut read = Entry::default();
-            read.data = message.context.clone().into();
+            let read = Entry { data: message.context.clone().into(), ..Entry::default() };
             core.set_entries(vec![read].into());
         }
         _ => {

@@ -350,7 +350,8 @@ impl Core {
     /// The term of an entry, those not taken yet included.
     pub(crate) fn term_of(&self, lsn: Lsn) -> Option<Term> {
         let term = self.raw.raft.raft_log.term(lsn.0).ok()?;
-        (lsn <= self.last()).then_some(Term(term))
+        // The core says 0 of what is trimmed.
+        (lsn <= self.last() && (term > 0 || lsn.0 == 0)).then_some(Term(term))
     }
 
     pub(crate) fn has_committed_in_its_term(&self) -> bool {

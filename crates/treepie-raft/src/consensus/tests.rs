@@ -127,6 +127,23 @@ fn entries_are_committed_by_a_majority_without_the_own_sync() {
 }
 
 #[test]
+fn entry_of_an_earlier_term_is_not_committed_by_counting() {
+    let mut core = core(1);
+    elect(&mut core);
+    core.persisted(u64::MAX).expect("it runs");
+    say(&mut core, MessageKind::Heartbeat, 2, |message| message.term = Term(message.term.0 + 1));
+    drive(&mut core, true);
+    elect(&mut core);
+    core.persisted(u64::MAX).expect("it runs");
+    assert_eq!((core.last(), core.term_of(Lsn(1)) < core.term_of(Lsn(2))), (Lsn(2), true));
+    acknowledge(&mut core, 2, 1);
+    acknowledge(&mut core, 3, 1);
+    assert_eq!(core.committed(), Lsn(0), "all have it, and it may still be replaced");
+    acknowledge(&mut core, 3, 2);
+    assert_eq!(core.committed(), Lsn(2));
+}
+
+#[test]
 fn entries_go_out_one_a_message_and_at_once() {
     let mut core = core(1);
     elect(&mut core);

@@ -83,7 +83,8 @@ pub enum Effect<R> {
         /// The LSN that it had to wait for.
         outcome: Result<Lsn, ReadError>,
     },
-    /// Seal a change of members (`Log::set_members`). Where that fails, call `members_refused`.
+    /// Seal a change of members (`Log::set_members`). It may wait for writers, and so for the queues
+    /// above: it is called by none of their threads. Where it fails, call `members_refused`.
     SetMembers {
         /// The members after it, encoded.
         members: Vec<u8>,

@@ -28,7 +28,7 @@ use std::{
 use treepie::ids::{Lsn, Term};
 
 use crate::{
-    consensus::{Beginning, Config, Core, Handles, Step, conf_state},
+    consensus::{Beginning, Config, Core, Handle, Handles, Step, conf_state},
     ids::NodeId,
     log::{HardState, Log, LogRecord, LogState, raft_term},
     members::{ChangeError, Members},
@@ -118,10 +118,8 @@ impl<L: Log> Replica<L> {
         };
         let tail = read_tail(&*log, &state)?;
         let mut handles = Handles::new(beginning(&*log, &state, &tail)?, conf_state(&members));
-        let mut coming = BTreeMap::new();
-        for record in &tail {
-            turn::note_members(&mut coming, record).map_err(|()| damaged(record.lsn()))?;
-            handles.push(turn::handle(record));
+        for handle in &tail.handles {
+            handles.push(*handle);
         }
         let config = Config {
             id: options.id,
@@ -135,7 +133,7 @@ impl<L: Log> Replica<L> {
             log,
             core,
             members,
-            coming,
+            coming: tail.coming,
             is_founded,
             wanted: None,
             stopped: None,
@@ -411,20 +409,44 @@ impl<L: Log> Replica<L> {
     }
 }
 
-/// Records behind what is known to be committed.
-fn read_tail<L: Log>(log: &L, state: &LogState) -> Result<Vec<L::Record>, Stopped> {
+/// What is remembered of the records behind what is known to be committed.
+#[derive(Default)]
+struct Tail {
+    /// Chain hash of the record before them.
+    chain_before: Option<u64>,
+    handles: Vec<Handle>,
+    coming: BTreeMap<Lsn, Members>,
+}
+
+fn read_tail<L: Log>(log: &L, state: &LogState) -> Result<Tail, Stopped> {
     let count = state.last.0.saturating_sub(state.committed.0);
     if count > TAIL_MAX {
         return Err(Broken(format!("{count} records are not known to be committed")).into());
     }
-    let lsns = state.committed.0 + 1..=state.last.0;
-    let records = lsns.map(|lsn| log.record(Lsn(lsn)));
-    records.collect::<Result<_, _>>().map_err(|error| Stopped::Journal(error.to_string()))
+    let (mut tail, mut wrong) = (Tail::default(), None);
+    let visited = log.visit(state.committed, &mut |record| {
+        let expected = state.committed.0 + tail.handles.len() as u64 + 1;
+        let is_noted = turn::note_members(&mut tail.coming, &record).is_ok();
+        if record.lsn().0 != expected || !is_noted {
+            wrong.get_or_insert(record.lsn());
+        } else if wrong.is_none() {
+            tail.chain_before.get_or_insert(record.chain_before());
+            tail.handles.push(turn::handle(&record));
+        }
+    });
+    visited.map_err(|error| Stopped::Journal(error.to_string()))?;
+    match wrong {
+        Some(lsn) => Err(damaged(lsn)),
+        None if tail.handles.len() as u64 != count => {
+            Err(Broken("the log ends before its last record".to_owned()).into())
+        }
+        None => Ok(tail),
+    }
 }
 
 /// What the core begins with: terms are asked for where they change.
-fn beginning<L: Log>(log: &L, state: &LogState, tail: &[L::Record]) -> Result<Beginning, Stopped> {
-    let floor = if state.first.0 <= 1 { Lsn(0) } else { state.first.min(state.committed) };
+fn beginning<L: Log>(log: &L, state: &LogState, tail: &Tail) -> Result<Beginning, Stopped> {
+    let floor = state.first.min(state.committed);
     let term_of = |lsn: Lsn| match lsn.0 {
         0 => Some(Term(0)),
         _ => log.term(lsn).map(raft_term),
@@ -444,7 +466,7 @@ fn beginning<L: Log>(log: &L, state: &LogState, tail: &[L::Record]) -> Result<Be
         }
         first = Lsn(low + 1);
     }
-    let chain = tail.first().map_or(state.last_chain, LogRecord::chain_before);
+    let chain = tail.chain_before.unwrap_or(state.last_chain);
     let hard_state = HardState { term: raft_term(state.hard_state.term), ..state.hard_state };
     Ok(Beginning { hard_state, committed: state.committed, floor, ranges, chain })
 }
@@ -454,5 +476,5 @@ fn broken(error: impl std::fmt::Display) -> Stopped {
 }
 
 fn damaged(lsn: Lsn) -> Stopped {
-    Broken(format!("the members in the record of LSN {lsn} are damaged")).into()
+    Broken(format!("the record of LSN {lsn} is out of order, or its members are damaged")).into()
 }

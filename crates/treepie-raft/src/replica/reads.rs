@@ -186,3 +186,71 @@ impl Reads {
         self.lease.is_some_and(|(leased, until)| leased == term && now < until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reads(life: u64) -> Reads {
+        Reads::new(NodeId(1), life)
+    }
+
+    #[test]
+    fn reads_that_wait_at_one_time_share_a_question() {
+        let mut reads = reads(1);
+        for id in 1..=3 {
+            reads.add(id, SECOND * 9, None).expect("room");
+        }
+        let context = reads.ask(SECOND, 5, Some(Term(2))).expect("they wait");
+        assert_eq!(reads.ask(SECOND, 5, Some(Term(2))), None, "nobody else does");
+        assert_eq!(reads.confirm(&context, Lsn(7)), Some((SECOND, Some(Term(2)))));
+        assert_eq!(reads.answered(Lsn(6)), []);
+        assert_eq!(reads.answered(Lsn(7)), [(1, Lsn(7)), (2, Lsn(7)), (3, Lsn(7))]);
+    }
+
+    #[test]
+    fn answer_to_a_question_of_an_earlier_life_counts_for_nothing() {
+        let (mut before, mut after) = (reads(1), reads(2));
+        for reads in [&mut before, &mut after] {
+            reads.add(1, SECOND, None).expect("room");
+        }
+        let old = before.ask(SECOND, 1, None).expect("it waits");
+        let new = after.ask(SECOND, 1, None).expect("it waits");
+        assert_eq!(after.confirm(&old, Lsn(1)), None);
+        assert!(after.confirm(&new, Lsn(2)).is_some());
+    }
+
+    #[test]
+    fn question_without_answer_is_asked_again_until_its_reads_expire() {
+        let mut reads = reads(1);
+        reads.add(1, SECOND * 2, None).expect("room");
+        reads.add(2, SECOND * 8, None).expect("room");
+        let first = reads.ask(SECOND, 10, None).expect("they wait");
+        reads.ask_again(14, 5);
+        assert!(!reads.is_waiting());
+        reads.ask_again(16, 5);
+        assert!(reads.is_waiting());
+        assert_eq!(reads.confirm(&first, Lsn(3)), None, "it was given up");
+        assert_eq!(reads.expired(SECOND * 2), [1]);
+        let second = reads.ask(SECOND * 3, 16, None).expect("one still waits");
+        reads.confirm(&second, Lsn(4));
+        assert_eq!(reads.answered(Lsn(9)), [(2, Lsn(4))]);
+    }
+
+    #[test]
+    fn lease_ends_with_its_time_and_term_and_at_a_hand_over() {
+        let mut reads = reads(1);
+        reads.extend_lease(Term(2), SECOND * 5);
+        reads.extend_lease(Term(2), SECOND * 4);
+        assert!(reads.has_lease(Term(2), SECOND * 4));
+        assert!(!reads.has_lease(Term(2), SECOND * 5), "its time is over");
+        assert!(!reads.has_lease(Term(3), SECOND), "another term");
+        reads.forbid_lease(Term(2));
+        reads.extend_lease(Term(2), SECOND * 9);
+        assert!(!reads.has_lease(Term(2), SECOND), "whoever was told may lead at any time");
+        reads.extend_lease(Term(3), SECOND * 9);
+        assert!(reads.has_lease(Term(3), SECOND));
+    }
+}

@@ -23,6 +23,9 @@ use super::{
 
 /// Bytes of records that wait for the journal, at most; one record may pass it.
 const PENDING_LEN_MAX: u64 = 256 << 20;
+/// Terms and LSNs, at most: a million each second for centuries. What is higher comes of no election and
+/// would overflow.
+const NUMBER_MAX: u64 = 1 << 56;
 
 impl<L: Log> Replica<L> {
     /// A message, and the records of its entries in their order.
@@ -70,6 +73,11 @@ impl<L: Log> Replica<L> {
         }
         if message.context.len() > CONTEXT_LEN_MAX {
             return malformed("its context is too long");
+        }
+        let lsns = [message.index, message.committed, message.reject_hint];
+        let terms = [message.term, message.log_term, message.committed_term];
+        if terms.iter().any(|t| t.0 > NUMBER_MAX) || lsns.iter().any(|l| l.0 > NUMBER_MAX) {
+            return malformed("a term or LSN is higher than any can be");
         }
         // Without a term, the core takes a message for its own.
         if (message.term.0 == 0) != (message.kind == MessageKind::ReadIndex) {
@@ -179,6 +187,10 @@ impl<L: Log> Replica<L> {
 }
 
 fn check_entries(message: &Message) -> Result<(), Refused> {
+    // The core says term 0 of what it has not, and would take it for the same.
+    if (message.index.0 == 0) != (message.log_term.0 == 0) {
+        return Err(Refused::Malformed("the entry before its entries has no term"));
+    }
     let (mut lsn, mut term) = (message.index, message.log_term);
     for entry in &message.entries {
         let is_next = Some(entry.lsn.0) == lsn.0.checked_add(1);

@@ -4,7 +4,7 @@ use treepie_raft::{ids::NodeId, members::Change, replica::Replica};
 
 use crate::{
     model::ModelLog,
-    world::{World, place},
+    world::{Bug, World, place},
 };
 
 /// Nodes that there may be, removed ones included.
@@ -39,12 +39,16 @@ impl World {
             _ => {
                 let node = self.nodes.get_mut(&id).expect("a node");
                 node.log.trim(&mut self.rng);
+                if self.bug == Some(Bug::InstalledOverNewer) {
+                    self.plant_install(id);
+                }
             }
         }
         self.fault_again();
     }
 
-    fn leader(&mut self) -> Option<&mut Replica<ModelLog>> {
+    /// A node that takes writes.
+    pub fn leader(&mut self) -> Option<&mut Replica<ModelLog>> {
         let nodes = self.nodes.values_mut();
         nodes.filter_map(|node| node.replica.as_mut()).find(|replica| replica.status().is_open)
     }

@@ -3,6 +3,7 @@
 
 mod check;
 mod faults;
+mod hostile;
 mod model;
 mod node;
 mod runs;

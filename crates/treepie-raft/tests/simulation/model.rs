@@ -271,11 +271,6 @@ impl ModelLog {
         (state.durable.last(), state.durable.hard_state)
     }
 
-    /// Chain hash of a durable record.
-    pub fn durable_chain(&self, lsn: Lsn) -> Option<u64> {
-        self.state.lock().durable.chain(lsn)
-    }
-
     /// Chain hash of a record that was appended, or of the state it begins with.
     pub fn chain(&self, lsn: Lsn) -> Option<u64> {
         self.state.lock().disk.chain(lsn)
@@ -326,6 +321,12 @@ impl Log for ModelLog {
 
     fn record(&self, lsn: Lsn) -> Result<Record> {
         self.state.lock().disk.get(lsn).cloned().ok_or_else(|| misfit("there is no such record"))
+    }
+
+    fn visit(&self, after: Lsn, visit: &mut dyn FnMut(Record)) -> Result<()> {
+        let records = self.state.lock().disk.records.clone();
+        records.into_iter().filter(|record| record.lsn() > after).for_each(visit);
+        Ok(())
     }
 
     fn append(&self, hard_state: Option<HardState>, records: &[Record]) -> Result<()> {

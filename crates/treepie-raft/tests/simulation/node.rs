@@ -44,8 +44,10 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(id: NodeId, log: ModelLog, rng: &mut Rng) -> Node {
-        let rate = i64::try_from(rng.below(120_000)).expect("small") - 60_000;
+    /// Its clock is wrong by up to `spread` parts of a million.
+    pub fn new(id: NodeId, log: ModelLog, rng: &mut Rng, spread: i64) -> Node {
+        let drawn = rng.below(2 * spread.unsigned_abs());
+        let rate = i64::try_from(drawn).expect("small") - spread;
         Node {
             id,
             log: Arc::new(log),
@@ -71,6 +73,11 @@ impl Node {
         let at = i64::try_from(at).expect("a simulation is short");
         let own = at + at / 1_000_000 * self.rate + at % 1_000_000 * self.rate / 1_000_000;
         Duration::from_micros(u64::try_from(own).unwrap_or(0))
+    }
+
+    /// How long so many microseconds of its own clock last.
+    pub fn lasts(&self, own: u64) -> u64 {
+        own * 1_000_000 / (1_000_000 + self.rate).unsigned_abs()
     }
 
     pub fn start(&mut self, at: u64, seed: u64, place: Option<treepie_raft::members::Place>) {
