@@ -92,6 +92,10 @@ impl TransportError {
             TransportError::Refused { refusal, .. } | TransportError::Impostor { refusal, .. } => {
                 Some(*refusal)
             }
+            // Its answer cannot be read, but says which version it is of.
+            TransportError::Wire(WireError::Version { found, .. }) => {
+                Some(Refusal::Protocol { ours: *found })
+            }
             _ => None,
         }
     }

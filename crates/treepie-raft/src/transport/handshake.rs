@@ -9,8 +9,8 @@ use super::{Socket, TransportError, connections::Connection, tcp::Shared};
 use crate::{
     ids::NodeId,
     wire::{
-        FrameKind, FrameReader, Hello, Lane, Refusal, Welcome, WireError, hello::HELLO_CAPS,
-        write_frame,
+        FrameKind, FrameReader, Hello, Lane, PROTOCOL_VERSION, Refusal, Welcome, WireError,
+        hello::HELLO_CAPS, write_frame,
     },
 };
 
@@ -99,7 +99,12 @@ pub(super) fn meet(shared: &Shared, stream: TcpStream) -> Result<Met, TransportE
     let deadline = Instant::now() + options.hello_timeout;
     let socket = options.security.accept(stream, deadline)?;
     let mut reader = FrameReader::new(socket, HELLO_CAPS);
-    let frame = reader.frame()?.ok_or_else(closed)?;
+    let frame = reader.frame();
+    if matches!(frame, Err(WireError::Version { .. })) {
+        // The header of the answer says as much to whoever cannot read the rest.
+        refuse(reader.get_mut(), Refusal::Protocol { ours: PROTOCOL_VERSION });
+    }
+    let frame = frame?.ok_or_else(closed)?;
     if frame.kind != FrameKind::Hello {
         return Err(WireError::Unexpected(frame.kind as u8).into());
     }

@@ -27,8 +27,8 @@
 //!
 //! | Offset | Size | Field         | Meaning                                                       |
 //! |-------:|-----:|---------------|---------------------------------------------------------------|
-//! |      0 |    1 | `reason`      | 1 another cluster, 2 another node, 3 another format of pages, 4 removed, 5 not a member, 6 not what the certificate says, 7 too many connections, 8 it is stopping, 9 no such lane, 10 damaged bytes came, 11 replaced by a newer connection |
-//! |      1 |    8 | `number`      | 2: the node that is here; 3: the version that is spoken here; otherwise 0 |
+//! |      0 |    1 | `reason`      | 1 another cluster, 2 another node, 3 another format of pages, 4 removed, 5 not a member, 6 not what the certificate says, 7 too many connections, 8 it is stopping, 9 no such lane, 10 damaged bytes came, 11 replaced by a newer connection, 12 another version of the protocol |
+//! |      1 |    8 | `number`      | 2: the node that is here; 3, 12: the version that is spoken here; otherwise 0 |
 //! |      9 |   16 | `database`    | 1: the cluster that is here; otherwise zero                   |
 //! |     25 |    8 | `epoch`       |                                                               |
 
@@ -143,6 +143,11 @@ pub enum Refusal {
     Damaged,
     /// It has a newer connection of the same kind.
     Replaced,
+    /// It speaks another version of the protocol.
+    Protocol {
+        /// The version that is spoken here.
+        ours: u16,
+    },
 }
 
 impl Refusal {
@@ -167,6 +172,7 @@ impl fmt::Display for Refusal {
             Refusal::Lane => f.write_str("nothing of this kind is served there"),
             Refusal::Damaged => f.write_str("what came was damaged or broke a rule"),
             Refusal::Replaced => f.write_str("a newer connection took its place"),
+            Refusal::Protocol { ours } => write!(f, "the protocol there has version {ours}"),
         }
     }
 }
@@ -256,6 +262,7 @@ impl Encode for Refusal {
             Refusal::Lane => (9, 0, none),
             Refusal::Damaged => (10, 0, none),
             Refusal::Replaced => (11, 0, none),
+            Refusal::Protocol { ours } => (12, ours.into(), none),
         };
         (reason, number, cluster).encode(encoder)
     }
@@ -280,9 +287,13 @@ impl<C> Decode<C> for Refusal {
             9 => Refusal::Lane,
             10 => Refusal::Damaged,
             11 => Refusal::Replaced,
+            12 => {
+                let ours = u16::try_from(number);
+                Refusal::Protocol { ours: ours.map_err(|_| DecodeError::Other("a version"))? }
+            }
             _ => return Err(DecodeError::Other("unknown reason of a refusal")),
         };
-        let (has_number, has_cluster) = (matches!(reason, 2 | 3), reason == 1);
+        let (has_number, has_cluster) = (matches!(reason, 2 | 3 | 12), reason == 1);
         let is_unused = ours == ClusterId::default() || has_cluster;
         if !is_unused || (number != 0 && !has_number) {
             return Err(DecodeError::Other("unused bytes of a refusal are not zero"));
@@ -344,6 +355,7 @@ mod tests {
             Refusal::Lane,
             Refusal::Damaged,
             Refusal::Replaced,
+            Refusal::Protocol { ours: 7 },
         ];
         for (number, refusal) in reasons.into_iter().enumerate() {
             let encoded = bytes(&refusal);
@@ -351,7 +363,7 @@ mod tests {
             assert_eq!(codec::decode::<Refusal>(&encoded).expect("it is whole"), refusal);
         }
         let mut encoded = bytes(&Refusal::Removed);
-        encoded[0] = 12;
+        encoded[0] = 13;
         assert!(codec::decode::<Refusal>(&encoded).is_err(), "an unknown reason");
         for (reason, byte) in [(4, 1), (1, 1), (2, 9), (3, 30), (3, 5)] {
             let mut encoded = bytes(&Refusal::Removed);

@@ -145,12 +145,53 @@ fn strangers_who_speak_something_else_are_shut_out() {
     let mut stream = TcpStream::connect(two.transport.local_address()).expect("it listens");
     stream.write_all(half).expect("it is taken");
     assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0);
-    // A later version is no hello, and no reason to end.
-    let mut later = hello(Lane::Urgent);
-    later[8] = 2;
-    assert_eq!(say(&two, &later), b"");
     let one = Node::new(1);
     one.join(&two);
+}
+
+#[test]
+fn another_version_of_the_protocol_is_told_which_one_is_spoken() {
+    let two = Node::new(2);
+    let mut later = hello(Lane::Urgent);
+    later[8] = 2;
+    let stamped = crc32fast::hash(&[&later[..4], &later[8..32]].concat()).to_le_bytes();
+    later[4..8].copy_from_slice(&stamped);
+    let answer = say(&two, &later);
+    let frame = FrameReader::new(&answer[..], HELLO_CAPS).frame().expect("a frame");
+    let refusal: Refusal = frame.expect("an answer").control().expect("a refusal");
+    assert_eq!(refusal, Refusal::Protocol { ours: 1 });
+}
+
+#[test]
+fn node_with_a_later_version_is_not_dialled_in_a_hurry() {
+    // Somebody who answers each hello in a later version.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let answering = std::thread::spawn(move || {
+        for stream in listener.incoming().take(2) {
+            let mut stream = stream.expect("a connection");
+            // All of it: a socket that is closed with unread bytes takes its answer back.
+            let mut header = [0; 32];
+            stream.read_exact(&mut header).expect("a header");
+            let len = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+            let mut hello = vec![0; len as usize];
+            stream.read_exact(&mut hello).expect("a hello");
+            let mut answer = Vec::new();
+            write_frame(&mut answer, FrameKind::Refusal, &1_u64, &[]).expect("a frame");
+            answer[8] = 9;
+            let stamped = crc32fast::hash(&[&answer[..4], &answer[8..32]].concat()).to_le_bytes();
+            answer[4..8].copy_from_slice(&stamped);
+            stream.write_all(&answer).expect("it is taken");
+        }
+    });
+    let one = Node::with(1, options(1).backoff(Duration::ZERO, Duration::from_secs(600)));
+    let wanted = treepie_raft::ids::NodeId(2);
+    one.transport.set_peer(wanted, &address);
+    for _ in 0..2 {
+        let refusal = Refusal::Protocol { ours: 9 };
+        one.wait("version", |event| (*event == Event::Refused(wanted, refusal)).then_some(()));
+    }
+    answering.join().expect("both lanes have dialled once");
 }
 
 #[test]
