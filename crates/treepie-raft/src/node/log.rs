@@ -98,6 +98,14 @@ impl Log for DoorLog {
         self.door.record(lsn)
     }
 
+    fn visit(&self, after: Lsn, visit: &mut dyn FnMut(SharedRecord)) -> Result<()> {
+        let mut records = self.door.records(after)?;
+        while let Some(record) = records.next_record()? {
+            visit(record);
+        }
+        Ok(())
+    }
+
     fn append(&self, hard_state: Option<HardState>, records: &[SharedRecord]) -> Result<()> {
         self.door.append(hard_state.map(stored), records)
     }
