@@ -181,13 +181,13 @@ impl Harness {
         let inside = |key: &[u8]| {
             let low = match &start {
                 Bound::Unbounded => true,
-                Bound::Included(start) => key >= start,
-                Bound::Excluded(start) => key > start,
+                Bound::Included(start) => key >= start.as_slice(),
+                Bound::Excluded(start) => key > start.as_slice(),
             };
             low && match &end {
                 Bound::Unbounded => true,
-                Bound::Included(end) => key <= end,
-                Bound::Excluded(end) => key < end,
+                Bound::Included(end) => key <= end.as_slice(),
+                Bound::Excluded(end) => key < end.as_slice(),
             }
         };
         let mut expected = self.model.iter().filter(|(key, _)| inside(key));
