@@ -90,7 +90,7 @@ impl Store for Replicated {
         let node = Arc::clone(&self.node);
         let asked = match consistency {
             Consistency::Stale(bound_ms) => self.node.ask_staleness(Box::new(move |age| {
-                let bound = Duration::from_millis(bound_ms.into());
+                let bound = Duration::from_millis(bound_ms);
                 done(match age.filter(|age| *age <= bound) {
                     Some(_) => snapshot(&node),
                     None => Err(Refusal::Stale { age_ms: age.map_or(u64::MAX, milliseconds) }),
