@@ -161,7 +161,9 @@ impl Checkpointer {
         if bound > final_to && !is_planted(Planted::PastSync) {
             return Ok(None);
         }
-        core.replicated.vouch(core, bound)?;
+        if !core.replicated.vouch(core, bound)? {
+            return Ok(None);
+        }
         let mut written = 0;
         let mut rest = pages;
         while !rest.is_empty() {

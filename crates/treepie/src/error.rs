@@ -53,8 +53,8 @@ pub enum Error {
         /// The oldest that is there.
         oldest: Lsn,
     },
-    /// Pages or a record were to be installed on a state that they do not continue.
-    #[error("what is to be installed in {} continues LSN {wanted}, and it is at LSN {found}: {reason}", path.display())]
+    /// Pages or records came, to be installed or appended, that do not continue what is there.
+    #[error("what came for {} continues LSN {wanted}, and it is at LSN {found}: {reason}", path.display())]
     #[non_exhaustive]
     Misfit {
         /// The database that is being made.

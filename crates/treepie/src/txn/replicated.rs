@@ -245,7 +245,9 @@ impl Replicated {
         let lost = Lost { committed, leader: state.leader };
         state.parked.iter_mut().for_each(|parked| parked.lost = Some(lost));
         state.bytes = 0;
-        core.watermarks.fall_to(core.watermarks.appended().max(committed));
+        let last = core.watermarks.appended().max(committed);
+        core.watermarks.fall_to(last);
+        state.recent.cut(last);
         state.uncommitted.drain(..).collect()
     }
 
@@ -427,16 +429,16 @@ impl Replicated {
 
     /// Makes it durable that records are committed up to `lsn`, which the journal has, before the data file
     /// gets anything of what they did: after a crash they are applied again then, whatever is left of a
-    /// page that was being written.
+    /// page that was being written. Returns whether it is: the disk may have no room for it.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Poisoned`], as of an append and a sync.
-    pub fn vouch(&self, core: &Core, lsn: Lsn) -> Result<()> {
+    /// [`Error::Io`] when the write or the sync fails: the database is poisoned. [`Error::Poisoned`].
+    pub fn vouch(&self, core: &Core, lsn: Lsn) -> Result<bool> {
         if !self.is_on()
             || self.vouched.load(Relaxed) >= lsn.0
             || is_planted(Planted::CommitsNotVouchedFor)
         {
-            return Ok(());
+            return Ok(true);
         }
         let turn = self.log_turn.lock();
         core.check_poison()?;
@@ -444,15 +446,17 @@ impl Replicated {
         let committed = core.watermarks.committed().min(core.watermarks.appended());
         let noted = core.journal.append_group(Some(&hard_state), &[], committed);
         if let Err(error) = noted {
-            if core.journal.is_poisoned() {
-                core.poison("write of the journal", &error);
+            if !core.journal.is_poisoned() {
+                tracing::warn!(%error, "the journal cannot vouch for commits");
+                return Ok(false);
             }
+            core.poison("write of the journal", &error);
             return Err(error);
         }
         drop(turn);
         self.sync_log(core)?;
         self.vouched.fetch_max(committed.0, Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     /// Makes durable what the journal has; returns up to where it is.

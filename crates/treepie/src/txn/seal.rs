@@ -114,7 +114,10 @@ impl WriteTxn<'_> {
         }
         pages.sealed();
         let is_replicated = core.replicated.is_on();
-        let ids = versions.iter().map(|(id, _)| *id).filter(|_| is_replicated).collect();
+        let mut ids = Vec::new();
+        if is_replicated {
+            ids.extend(versions.iter().map(|(id, _)| *id));
+        }
         let mut change = core.pager.directory.change(&core.pager.registry);
         for (id, version) in versions {
             change.put(id, lsn, version, &core.pager.pool);
