@@ -61,10 +61,8 @@ pub fn start_node(options: NodeOptions) -> Result<RunningNode> {
         .engine(changing().create(true));
     let node = if peers.is_empty() {
         RaftNode::open(&dir, raft.found(true))?
-    } else if RaftNode::is_there(&dir)? {
-        RaftNode::open(&dir, raft)?
     } else {
-        join(id, &dir, raft, &peers, clients)?
+        with_peers(id, &dir, raft, &peers, clients)?
     };
     let node = Arc::new(node);
     let store = Arc::new(Replicated::new(Arc::clone(&node)));
@@ -81,24 +79,42 @@ fn next_port(listen: &str, mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Gets all pages from a member, and asks the leader to be added as a learner.
-fn join(
+/// Starts a node beside others. One without a database gets all pages from a member; one that is no
+/// member asks the leader to be added as a learner.
+fn with_peers(
     id: NodeId,
     dir: &std::path::Path,
     raft: RaftOptions,
     peers: &[String],
     clients: SocketAddr,
 ) -> Result<RaftNode> {
-    let client = Client::connect(peers, ClientOptions::new().security(raft.security().clone()))?;
-    let status = client.status()?;
-    let members = client.members()?;
-    let wanted = status.leader.unwrap_or(status.node);
-    let found = members.iter().find(|member| member.node == wanted);
-    let member = found.ok_or_else(|| {
-        Failure::Use(format!("node {wanted} does not know where it is itself; ask another"))
-    })?;
-    let node = RaftNode::join(dir, raft, status.cluster, (member.node, member.address.as_str()))?;
-    if members.iter().all(|member| member.node != id) {
+    let is_there = RaftNode::is_there(dir)?;
+    let options = ClientOptions::new().security(raft.security().clone());
+    let asked = Client::connect(peers, options).and_then(|client| {
+        let (status, members) = (client.status()?, client.members()?);
+        Ok((client, status, members))
+    });
+    let (client, status, members) = match asked {
+        Ok(asked) => asked,
+        // Its members find each other again, whoever is up first.
+        Err(_) if is_there => return Ok(RaftNode::open(dir, raft)?),
+        Err(error) => return Err(error.into()),
+    };
+    let is_member = members.iter().any(|member| member.node == id);
+    let node = if is_there {
+        RaftNode::open(dir, raft)?
+    } else if is_member {
+        let what =
+            "is a member whose database is not here; remove it, and give this one a new number";
+        return Err(Failure::Use(format!("node {id} {what}")));
+    } else {
+        let wanted = status.leader.unwrap_or(status.node);
+        let found = members.iter().find(|member| member.node == wanted);
+        let member = found
+            .ok_or_else(|| Failure::Use(format!("node {wanted} is not a member; ask another")))?;
+        RaftNode::join(dir, raft, status.cluster, (member.node, member.address.as_str()))?
+    };
+    if !is_member {
         let address = node.address()?.to_string();
         client.admin(Admin::AddLearner {
             node: id,

@@ -125,6 +125,11 @@ impl Driver {
                 let status = (self.replica.status(), self.replica.stopped().cloned());
                 drop(reply.send(status));
             }
+            Input::YieldTo(lsn, term, reply) => {
+                let lacks = self.replica.lacks(lsn, term);
+                let heard = reply.send(lacks).is_ok();
+                return !(lacks && heard);
+            }
             Input::Stop => return false,
         }
         true

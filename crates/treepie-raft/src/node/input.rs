@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use treepie::{
-    ids::Lsn,
+    ids::{Lsn, Term},
     replication::{Outlet, SharedRecord},
 };
 
@@ -63,6 +63,8 @@ pub(super) enum Input {
     Failed(treepie::Error),
     /// How it is.
     Status(Sender<(Status, Option<Stopped>)>),
+    /// The end, if the node has not got this record, whose state it was given; the answer says whether.
+    YieldTo(Lsn, Term, Sender<bool>),
     /// The end.
     Stop,
 }

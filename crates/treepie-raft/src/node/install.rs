@@ -17,15 +17,17 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_channel::bounded;
 use treepie::{
     Database,
-    ids::Term,
+    ids::{Lsn, Term},
     replication::{HardState, Outlet, SharedRecord},
 };
 use treepie_snapshot::{BackupOptions, Control, RestoreOptions, backup, restore};
 
 use super::{
     error::NodeError,
+    input::Input,
     log::DoorLog,
     shared::Shared,
     start::{start, stop},
@@ -98,22 +100,22 @@ fn receive(shared: &Arc<Shared>, stream: &mut PageStream) -> Result<(), NodeErro
     let path = shared.path();
     let installed = beside(&path, "installed");
     remove(&installed)?;
-    let term = take(shared, stream, &installed)?;
-    exchange(shared, &path, &installed, term)?;
+    let state = take(shared, stream, &installed)?;
+    exchange(shared, &path, &installed, state)?;
     stream.write_all(&TAKEN).map_err(NodeError::Stream)?;
     stream.finish().map_err(NodeError::Stream)
 }
 
-/// Makes a database of the pages that come; returns the term of its last record.
-fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<Term, NodeError> {
+/// Makes a database of the pages that come; returns its last record, and the term of that.
+fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<(Lsn, Term), NodeError> {
     let mut term = [0; 8];
     stream.read_exact(&mut term).map_err(NodeError::Stream)?;
     let engine = shared.options.engine.clone();
     let options = RestoreOptions::new().engine(engine).replica(true).check(false);
-    restore(&mut *stream, target, &options, Control::new())?;
+    let report = restore(&mut *stream, target, &options, Control::new())?;
     // It ends in order only where its term is right.
     match stream.read(&mut [0; 1]).map_err(NodeError::Stream)? {
-        0 => Ok(Term(u64::from_le_bytes(term))),
+        0 => Ok((report.position.lsn, Term(u64::from_le_bytes(term)))),
         _ => Err(wrong("it goes on behind its end")),
     }
 }
@@ -141,9 +143,19 @@ fn exchange(
     shared: &Arc<Shared>,
     path: &Path,
     installed: &Path,
-    term: Term,
+    (lsn, term): (Lsn, Term),
 ) -> Result<(), NodeError> {
     let mut slot = shared.running.write();
+    let inputs = slot.as_ref().map(|running| running.inputs.clone());
+    let (reply, answer) = bounded(1);
+    let asked = inputs.is_some_and(|i| i.send(Input::YieldTo(lsn, term, reply)).is_ok());
+    if !asked {
+        return Err(NodeError::NotRunning);
+    }
+    if !answer.recv().map_err(|_| NodeError::NotRunning)? {
+        // It has caught up meanwhile, and must keep what it has acknowledged since.
+        return remove(installed);
+    }
     let Some(mut running) = slot.take() else { return Err(NodeError::NotRunning) };
     stop(&mut running);
     // From here on it votes for nobody, so that this stays true.
@@ -173,7 +185,7 @@ pub(super) fn fetch(shared: &Shared, member: NodeId, path: &Path) -> Result<Data
     let mut stream = transport.open_pages(member, FETCH.to_vec())?;
     let installed = beside(path, "installed");
     remove(&installed)?;
-    let term = take(shared, &mut stream, &installed)?;
+    let (_, term) = take(shared, &mut stream, &installed)?;
     prepare(shared, &installed, term, HardState { term, vote: 0 })?;
     rename(&installed, path)?;
     Ok(shared.options.engine.open(path)?)
