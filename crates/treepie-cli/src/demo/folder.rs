@@ -1,7 +1,7 @@
 //! The folder of the demonstration: made when it is missing, emptied when an earlier one left it.
 //!
 //! A file in it says that it is one. Without that file nothing is touched, and with it only what
-//! the demonstration makes: the marker, three databases and their backups.
+//! the demonstration makes: the marker, databases and their backups.
 
 use std::{
     fs, io,
@@ -32,7 +32,13 @@ impl Folder {
             )));
         }
         fs::write(&marker, MARKER_TEXT).map_err(Failure::io("write", &marker))?;
-        for made in [folder.unicode(), folder.killed(), folder.backups(), folder.restored()] {
+        for made in [
+            folder.unicode(),
+            folder.killed(),
+            folder.backups(),
+            folder.restored(),
+            folder.cluster(),
+        ] {
             remove(&made)?;
         }
         Ok(folder)
@@ -56,6 +62,11 @@ impl Folder {
     /// Repository of backups of the characters.
     pub fn backups(&self) -> PathBuf {
         self.path.join("backups")
+    }
+
+    /// Folder of the nodes.
+    pub fn cluster(&self) -> PathBuf {
+        self.path.join("cluster")
     }
 
     /// Database that is made of them.

@@ -9,9 +9,11 @@
 //! |    5 | `merge`    | Many threads share records and disk writes                 |
 //! |    6 | `kill`     | A killed process loses nothing that it acknowledged        |
 //! |    7 | `backup`   | A backup beside a writer, a mistake undone, a drill        |
-//! |  8–9 | here       | The check and the report; where the files are              |
+//! |    8 | `cluster`  | Three nodes, their leader killed; a new one; equal pages   |
+//! | 9–10 | here       | The check and the report; where the files are              |
 
 mod backup;
+mod cluster;
 mod folder;
 mod kill;
 mod merge;
@@ -43,6 +45,7 @@ pub fn run(arguments: &Demo, output: &mut Output) -> Result<()> {
     merge::show(&db, &mut story)?;
     kill::show(&folder.killed(), &mut story)?;
     backup::show(&db, &folder, &mut story)?;
+    cluster::show(&folder.cluster(), &mut story)?;
     inspect(&db, &mut story)?;
     db.close()?;
     say_what_to_try(&folder, &mut story)
