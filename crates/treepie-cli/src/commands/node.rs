@@ -55,6 +55,10 @@ pub fn start_node(options: NodeOptions) -> Result<RunningNode> {
     let listener = TcpListener::bind(&listen).map_err(Failure::io("listen on", &listen))?;
     let clients = listener.local_addr().map_err(Failure::io("listen on", &listen))?;
     security.check(&clients).map_err(|error| Failure::Use(error.to_string()))?;
+    if clients.ip().is_unspecified() {
+        let what = "others are told where this node listens: name an address that they can reach";
+        return Err(Failure::Use(format!("{what}, instead of {clients}")));
+    }
     let nodes = nodes.unwrap_or_else(|| next_port(&listen, clients).to_string());
     let raft = RaftOptions::new(id, nodes, security.clone())
         .label(clients.to_string())
@@ -140,10 +144,7 @@ impl RunningNode {
     pub fn stop(self) -> Result<()> {
         let RunningNode { server, node } = self;
         drop(server);
-        match Arc::into_inner(node) {
-            Some(node) => Ok(node.stop()?),
-            None => Ok(()),
-        }
+        Ok(node.stop()?)
     }
 }
 

@@ -66,13 +66,22 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => false,
             };
             for input in inputs.try_iter().take(INPUTS_MAX) {
-                goes_on = goes_on && self.take(input);
+                match input {
+                    input if goes_on => goes_on = self.take(input),
+                    // It waits on for the next replica.
+                    Input::Read(waiting) => self.hands.shared.left.lock().push(waiting),
+                    _ => {}
+                }
             }
             if !goes_on {
                 break;
             }
             let now = clock.now();
             if now >= next_tick {
+                // A database that takes no more writes leads nobody.
+                if let Err(error) = self.hands.log.door.check() {
+                    self.replica.failed(&error);
+                }
                 self.replica.tick(now);
                 next_tick = now + self.tick;
             }
@@ -121,6 +130,7 @@ impl Driver {
             Input::Unreachable(node) => self.replica.unreachable(node),
             Input::InstallEnded(node, is_whole) => self.replica.install_ended(node, is_whole),
             Input::Failed(error) => self.replica.failed(&error),
+            Input::Panicked(name) => self.replica.panicked(name),
             Input::Status(reply) => {
                 let status = (self.replica.status(), self.replica.stopped().cloned());
                 drop(reply.send(status));

@@ -38,7 +38,14 @@ pub(super) fn feed(
     while let Ok((message, records)) = wanted.recv() {
         let to = message.to;
         let is_sent = match fill(log, &mut readers, message, records) {
-            Ok((message, records)) => transport.send(message, records) == Sent::Queued,
+            Ok((message, records)) => {
+                let last = message.entries.last().map(|entry| entry.lsn);
+                if last.is_some_and(|last| log.door.recent(last.next()).is_some()) {
+                    // It has caught up with what is in memory: the journal need not wait for it.
+                    readers.remove(&to);
+                }
+                transport.send(message, records) == Sent::Queued
+            }
             Err(error) => {
                 tracing::debug!(node = to.0, %error, "cannot read a record for another node");
                 readers.remove(&to);

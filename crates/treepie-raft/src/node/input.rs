@@ -61,6 +61,8 @@ pub(super) enum Input {
     InstallEnded(NodeId, bool),
     /// The journal or the database has failed.
     Failed(treepie::Error),
+    /// A thread of the node has panicked.
+    Panicked(&'static str),
     /// How it is.
     Status(Sender<(Status, Option<Stopped>)>),
     /// The end, if the node has not got this record, whose state it was given; the answer says whether.

@@ -32,7 +32,7 @@ use super::{
     shared::Shared,
     start::{start, stop},
 };
-use crate::{ids::NodeId, transport::PageStream, wire::Refusal};
+use crate::{ids::NodeId, members::Members, transport::PageStream, wire::Refusal};
 
 /// Here are all pages.
 const PUSH: &[u8] = b"push";
@@ -53,6 +53,8 @@ impl Outlet for Nowhere {
 /// Gives a node all pages, and waits until it has taken them over.
 pub(super) fn push(shared: &Shared, log: &DoorLog, peer: NodeId) -> Result<(), NodeError> {
     let transport = shared.transport.get().ok_or(NodeError::NotRunning)?;
+    // What follows the pages stays in the journal until they are taken over.
+    let _pin = log.door.records(log.door.state().committed)?;
     let mut stream = transport.open_pages(peer, PUSH.to_vec())?;
     send(shared, log, &mut stream)?;
     stream.set_patience(TAKE_OVER_MAX).map_err(NodeError::Stream)?;
@@ -79,10 +81,18 @@ pub(super) fn serve(shared: &Arc<Shared>, mut stream: PageStream) {
     let node = stream.node().0;
     let purpose = stream.purpose().to_vec();
     let served = match &purpose[..] {
+        // Nobody but the leader knows that this node lacks records.
+        PUSH if shared.view.lock().leader != Some(stream.node()) => {
+            return stream.refuse(Refusal::Stranger);
+        }
         PUSH => match shared.installing.try_lock() {
             Some(_turn) => receive(shared, &mut stream),
             None => return stream.refuse(Refusal::Busy),
         },
+        // A member whose pages are gone has forgotten its votes too.
+        FETCH if shared.place(stream.node()).is_some() => {
+            return stream.refuse(Refusal::Stranger);
+        }
         FETCH => match shared.log() {
             Some(log) => send(shared, &log, &mut stream),
             None => return stream.refuse(Refusal::Stopping),
@@ -98,10 +108,13 @@ pub(super) fn serve(shared: &Arc<Shared>, mut stream: PageStream) {
 /// Takes all pages, and exchanges the database.
 fn receive(shared: &Arc<Shared>, stream: &mut PageStream) -> Result<(), NodeError> {
     let path = shared.path();
-    let installed = beside(&path, "installed");
-    remove(&installed)?;
-    let state = take(shared, stream, &installed)?;
-    exchange(shared, &path, &installed, state)?;
+    if !path.exists() {
+        return Err(NodeError::NotRunning);
+    }
+    let received = beside(&path, "received");
+    remove(&received)?;
+    let state = take(shared, stream, &received)?;
+    exchange(shared, &path, &received, state)?;
     stream.write_all(&TAKEN).map_err(NodeError::Stream)?;
     stream.finish().map_err(NodeError::Stream)
 }
@@ -120,21 +133,35 @@ fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<(Lsn,
     }
 }
 
-/// Gives a new database term and vote, as durable as the pages.
-fn prepare(shared: &Shared, path: &Path, term: Term, known: HardState) -> Result<(), NodeError> {
-    let database = shared.options.engine.open(path)?;
+/// Gives a new database term and vote, as durable as the pages. Only then is it called installed.
+fn prepare(
+    shared: &Shared,
+    (received, installed): (&Path, &Path),
+    term: Term,
+    known: Option<HardState>,
+) -> Result<(), NodeError> {
+    let database = shared.options.engine.open(received)?;
     let lineage = database.lineage();
     if (lineage.database_id, lineage.epoch) != (shared.cluster.database, shared.cluster.epoch) {
         return Err(wrong("it is that of another cluster"));
     }
     let door = database.replicate(Arc::new(Nowhere))?;
     door.set_base_term(term)?;
-    let hard_state = if known.term >= term { known } else { HardState { term, vote: 0 } };
+    let members = door.members()?.and_then(|bytes| Members::decode(&bytes).ok());
+    let is_member = members.is_some_and(|members| members.get(shared.options.id).is_some());
+    let hard_state = match known {
+        Some(known) if known.term >= term => known,
+        None if is_member => {
+            return Err(wrong("this node is a member that has lost its pages; use a new number"));
+        }
+        _ => HardState { term, vote: 0 },
+    };
     door.append(Some(hard_state), &[])?;
     door.sync()?;
     drop(door);
     database.close()?;
-    Ok(())
+    remove(installed)?;
+    rename(received, installed)
 }
 
 /// Puts a new database in the place of the one that runs. Who holds a handle of the old one goes on to
@@ -142,11 +169,11 @@ fn prepare(shared: &Shared, path: &Path, term: Term, known: HardState) -> Result
 fn exchange(
     shared: &Arc<Shared>,
     path: &Path,
-    installed: &Path,
+    received: &Path,
     (lsn, term): (Lsn, Term),
 ) -> Result<(), NodeError> {
-    let mut slot = shared.running.write();
-    let inputs = slot.as_ref().map(|running| running.inputs.clone());
+    // Without the lock: what the replica does before it answers may need it.
+    let inputs = shared.running.read().as_ref().map(|running| running.inputs.clone());
     let (reply, answer) = bounded(1);
     let asked = inputs.is_some_and(|i| i.send(Input::YieldTo(lsn, term, reply)).is_ok());
     if !asked {
@@ -154,48 +181,72 @@ fn exchange(
     }
     if !answer.recv().map_err(|_| NodeError::NotRunning)? {
         // It has caught up meanwhile, and must keep what it has acknowledged since.
-        return remove(installed);
+        return remove(received);
     }
+    let mut slot = shared.running.write();
     let Some(mut running) = slot.take() else { return Err(NodeError::NotRunning) };
     stop(&mut running);
     // From here on it votes for nobody, so that this stays true.
     let hard_state = running.log.door.state().hard_state;
-    let exchanged = prepare(shared, installed, term, hard_state).and_then(|()| {
-        let old = beside(path, "replaced");
-        remove(&old)?;
-        rename(path, &old)?;
-        rename(installed, path)
-    });
-    if let Err(error) = exchanged {
-        let database = running.database.clone();
-        drop(running);
-        *slot = Some(start(shared, database)?);
-        return Err(error);
-    }
+    let installed = beside(path, "installed");
+    let prepared = prepare(shared, (received, &installed), term, Some(hard_state));
+    let exchanged = prepared.and_then(|()| swap(path, &installed));
+    let next = match &exchanged {
+        Ok(()) => shared.options.engine.open(path).map_err(NodeError::from),
+        // The old one goes on, if it is where it was.
+        Err(_) if path.exists() => Ok(running.database.clone()),
+        Err(_) => Err(NodeError::NotRunning),
+    };
     drop(running);
-    let database = shared.options.engine.open(path)?;
-    *slot = Some(start(shared, database)?);
+    match next.and_then(|database| start(shared, database)) {
+        Ok(running) => *slot = Some(running),
+        Err(error) => {
+            drop(slot);
+            shared.give_up();
+            return Err(error);
+        }
+    }
     drop(slot);
+    exchanged?;
     remove(&beside(path, "replaced"))
+}
+
+/// Renames the new database to the name of the old one. Where that fails, the old one has its name
+/// again, or nobody has it.
+fn swap(path: &Path, installed: &Path) -> Result<(), NodeError> {
+    let old = beside(path, "replaced");
+    remove(&old)?;
+    let swapped = rename(path, &old).and_then(|()| rename(installed, path));
+    if swapped.is_err() && !path.exists() {
+        rename(&old, path)?;
+    } else if swapped.is_err() && old.exists() {
+        // The new one has the name, and it is not known whether for good: the next start looks.
+        return Err(NodeError::NotRunning);
+    }
+    swapped
 }
 
 /// Gets all pages from a member, for a node that has nothing yet.
 pub(super) fn fetch(shared: &Shared, member: NodeId, path: &Path) -> Result<Database, NodeError> {
+    let _turn = shared.installing.lock();
     let transport = shared.transport.get().ok_or(NodeError::NotRunning)?;
     let mut stream = transport.open_pages(member, FETCH.to_vec())?;
-    let installed = beside(path, "installed");
-    remove(&installed)?;
-    let (_, term) = take(shared, &mut stream, &installed)?;
-    prepare(shared, &installed, term, HardState { term, vote: 0 })?;
+    let (received, installed) = (beside(path, "received"), beside(path, "installed"));
+    remove(&received)?;
+    let (_, term) = take(shared, &mut stream, &received)?;
+    prepare(shared, (&received, &installed), term, None)?;
     rename(&installed, path)?;
     Ok(shared.options.engine.open(path)?)
 }
 
-/// Completes an exchange that was cut off between its two renames.
+/// Completes an exchange that was cut off between its two renames; removes what others have left.
 pub(super) fn complete(path: &Path) -> Result<(), NodeError> {
-    let installed = beside(path, "installed");
-    if !path.exists() && installed.exists() && beside(path, "replaced").exists() {
+    let (installed, replaced) = (beside(path, "installed"), beside(path, "replaced"));
+    if !path.exists() && installed.exists() && replaced.exists() {
         rename(&installed, path)?;
+    }
+    for left in [installed, replaced, beside(path, "received")] {
+        remove(&left)?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     ids::{ClusterId, NodeId},
     members::{Change, Members, Place},
-    replica::{ReadError, Status, Stopped},
+    replica::{Status, Stopped},
     transport::{PeerStatus, TcpTransport, TransportOptions},
 };
 
@@ -270,7 +270,7 @@ impl Node {
         timeout: Duration,
         done: ReadDone,
     ) -> Result<(), NodeError> {
-        let deadline = self.shared.clock.now() + timeout;
+        let deadline = self.shared.clock.now().saturating_add(timeout);
         self.tell(Input::Read(Waiting { at_least, deadline, done }))
     }
 
@@ -362,11 +362,12 @@ impl Node {
         if self.shared.tell(input) { Ok(()) } else { Err(NodeError::NotRunning) }
     }
 
-    /// Stops taking part, and closes the database, unless others hold handles of it.
+    /// Stops taking part, and closes the database, unless others hold handles of it. Every later call
+    /// fails.
     ///
     /// # Errors
     /// [`NodeError::Engine`] when the database cannot be closed in order.
-    pub fn stop(self) -> Result<(), NodeError> {
+    pub fn stop(&self) -> Result<(), NodeError> {
         match self.end() {
             Some(database) => Ok(database.close()?),
             None => Ok(()),
@@ -383,9 +384,7 @@ impl Node {
             transport.stop();
         }
         self.shared.join();
-        for waiting in self.shared.left.lock().drain(..) {
-            (waiting.done)(Err(ReadError::TimedOut));
-        }
+        self.shared.give_up();
         database
     }
 }

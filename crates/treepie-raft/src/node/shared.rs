@@ -19,7 +19,7 @@ use crate::{
     ids::{ClusterId, NodeId},
     members::{Members, Place},
     message::{EntryRef, Message},
-    replica::Replica,
+    replica::{ReadError, Replica},
     transport::{
         Delivery, DropReason, Handler, PageStream, RecordBytes, RecordSource, RecordToSend, Sent,
         TcpTransport, Transport,
@@ -158,10 +158,23 @@ impl Shared {
         let before = std::mem::replace(&mut *self.members.write(), members.clone());
         let Some(transport) = self.transport.get() else { return };
         for (id, member) in members.iter() {
-            transport.set_peer(id, &member.place.address);
+            // One that has moved has said so itself.
+            if before.get(id).is_none_or(|known| known.place != member.place) {
+                transport.set_peer(id, &member.place.address);
+            }
         }
         for (id, _) in before.iter().filter(|(id, _)| members.get(*id).is_none()) {
             transport.remove_peer(id);
+        }
+    }
+
+    /// There is no replica, and none will come: whoever waits for one is told.
+    pub(super) fn give_up(&self) {
+        *self.view.lock() = View { is_stopped: true, ..View::default() };
+        self.view_changed.notify_all();
+        let left = std::mem::take(&mut *self.left.lock());
+        for waiting in left {
+            (waiting.done)(Err(ReadError::TimedOut));
         }
     }
 
@@ -202,11 +215,11 @@ impl Handler for Ears {
         if !is_member && members.get(shared.options.id).is_some() {
             return Err(Refusal::Stranger);
         }
-        drop(members);
         // It may be elsewhere than the members say: it has moved, and knows best.
         if let Some(transport) = shared.transport.get() {
             transport.set_peer(hello.from, &hello.address);
         }
+        drop(members);
         Ok(())
     }
 

@@ -1,6 +1,10 @@
 //! From a database to a running replica, and back.
 
-use std::{sync::Arc, thread};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use treepie::{Database, replication::SharedRecord};
@@ -22,6 +26,9 @@ use crate::{
 
 /// Messages that wait for their records to be read, at most; more are dropped, and sent again later.
 const WANTED_MAX: usize = 1024;
+
+/// The thread that owns the replica.
+const RAFT: &str = "treepie raft";
 
 /// Both ends of the queues between the threads. What is bounded here may be dropped; the others hold
 /// what the bounds of the database, of connections and of the replica let in.
@@ -86,8 +93,20 @@ fn spawn(
     };
     let driver = Driver::new(replica, hands, shared.options.tick);
     let mut threads = Vec::new();
-    let mut begin = |name: &str, work: Box<dyn FnOnce() + Send>| {
-        let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    let mut begin = |name: &'static str, work: Box<dyn FnOnce() + Send>| {
+        let (log, shared, inputs) = (Arc::clone(log), Arc::clone(shared), queues.inputs.0.clone());
+        let watched = move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                tracing::error!(name, "a thread of the node has panicked");
+                drop(inputs.send(Input::Panicked(name)));
+                if name == RAFT {
+                    // Nobody listens any more: whoever waits is told here.
+                    drop(log.door.close());
+                    shared.give_up();
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(watched);
         spawned.map(|thread| threads.push(thread)).map_err(NodeError::Stream)
     };
     let (journal, inputs, with) =
@@ -100,17 +119,23 @@ fn spawn(
         (queues.wanted.1.clone(), queues.inputs.0.clone(), Arc::clone(log));
     begin("treepie feeder", Box::new(move || feeder::feed(&with, &transport, &wanted, &inputs)))?;
     let inputs = queues.inputs.1.clone();
-    begin("treepie raft", Box::new(move || driver.run(&inputs)))?;
+    begin(RAFT, Box::new(move || driver.run(&inputs)))?;
     Ok(threads)
 }
 
-/// Ends the threads of a replica; what is left is its database and its log.
+/// Ends the threads of a replica, and gives the door back; what is left is its database and its log.
 pub(super) fn stop(running: &mut Running) {
     // The driver ends; with it go the queues of the others.
     drop(running.inputs.send(Input::Stop));
+    let is_own =
+        running.threads.iter().any(|thread| thread.thread().id() == thread::current().id());
     for thread in running.threads.drain(..).rev() {
-        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+        // One of them waits for none of them.
+        if !is_own && thread.join().is_err() {
             tracing::error!("a thread of the node has panicked");
         }
+    }
+    if let Err(error) = running.log.door.close() {
+        tracing::error!(%error, "the replication door was not closed in order");
     }
 }

@@ -1,7 +1,7 @@
 //! The two threads behind a replica that do I/O: one writes the journal, the other decides what readers
 //! see. Each does its jobs in order, and neither waits for the other.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender};
 use treepie::{Error, ids::Lsn, ids::Term, replication::SharedRecord};
@@ -13,6 +13,8 @@ use crate::{
     replica::Job,
 };
 
+/// How long a commit waits for room before it is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Jobs that share one write and one sync, at most.
 const JOBS_MAX: usize = 256;
 
@@ -90,7 +92,7 @@ pub(super) fn decide(log: &Arc<DoorLog>, decisions: &Receiver<Decision>, inputs:
             }
         }
         let said = match decision {
-            Decision::Commit(lsn) => log.commit(lsn).map(|()| Some(Input::Applied(lsn))),
+            Decision::Commit(lsn) => commit(log, lsn, decisions, &mut next),
             Decision::Lead(term) => log.lead(term).map(|()| None),
             Decision::Follow(leader, number) => log
                 .follow(leader.map(|leader| leader.0))
@@ -102,6 +104,30 @@ pub(super) fn decide(log: &Arc<DoorLog>, decisions: &Receiver<Decision>, inputs:
         }
         if next.is_none() {
             next = decisions.recv().ok();
+        }
+    }
+}
+
+/// Where memory or journal are used up by an old snapshot, it is tried again until there is room, or
+/// something else is to be done.
+fn commit(
+    log: &DoorLog,
+    lsn: Lsn,
+    decisions: &Receiver<Decision>,
+    next: &mut Option<Decision>,
+) -> Result<Option<Input>, Error> {
+    loop {
+        match log.commit(lsn) {
+            Ok(()) => return Ok(Some(Input::Applied(lsn))),
+            Err(Error::Bound { .. }) if next.is_none() => {
+                *next = decisions.recv_timeout(RETRY_INTERVAL).ok();
+                if next.is_some() {
+                    return Ok(None);
+                }
+            }
+            // What comes next is a later commit, or does not need this one.
+            Err(Error::Bound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -343,7 +343,15 @@ impl<L: Log> Replica<L> {
 
     /// A write or sync of the journal has failed, or a commit: the replica stops.
     pub fn failed(&mut self, error: &treepie::Error) {
-        self.stop(Stopped::Journal(error.to_string()));
+        self.stop(match error {
+            treepie::Error::Diverged { lsn, .. } => Stopped::Divergence { lsn: *lsn },
+            error => Stopped::Journal(error.to_string()),
+        });
+    }
+
+    /// A thread that does its work has panicked: the replica stops.
+    pub fn panicked(&mut self, name: &str) {
+        self.stop(Broken(format!("the thread \"{name}\" has panicked")).into());
     }
 
     /// How it is.
@@ -389,6 +397,10 @@ impl<L: Log> Replica<L> {
         if self.stopped.is_none() {
             tracing::error!(node = self.options.id.0, %stopped, "the replica has stopped");
             self.stopped = Some(stopped);
+            // It leads nobody, and hears of nobody, from here on.
+            self.open = None;
+            self.contact = None;
+            self.fresh = None;
         }
     }
 

@@ -1,7 +1,7 @@
 //! A node of a cluster as a [`Store`].
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -40,13 +40,8 @@ impl Replicated {
         Replicated { node, sweep: Arc::default(), started: Instant::now() }
     }
 
-    fn leader(&self, node: Option<NodeId>) -> Refusal {
-        let leader = node.filter(|node| *node != self.node.id()).map(|node| {
-            let members = self.node.members();
-            let place = members.get(node).map(|member| member.place.label.clone());
-            Leader { node, address: place.unwrap_or_default() }
-        });
-        Refusal::NotLeader { leader }
+    fn leader(&self, leader: Option<NodeId>) -> Refusal {
+        leader_of(&Arc::downgrade(&self.node), leader)
     }
 
     /// Where another node may be asked, that is said.
@@ -69,14 +64,12 @@ impl Store for Replicated {
             Err(error) => return done(Err(node_refusal(&error))),
         };
         let sweep = Arc::clone(&self.sweep);
-        let node = Arc::clone(&self.node);
+        // What waits for a node does not keep it.
+        let node = Arc::downgrade(&self.node);
         match database.submit(move |txn| apply::change(txn, &write, &sweep)) {
             Ok(submitted) => settle(submitted, move |result| match result {
                 // Asking who leads takes a lock that nobody holds for long.
-                Err(Error::NotLeader { leader }) => {
-                    let store = Replicated::new(node);
-                    done(Err(store.leader(leader.map(NodeId))));
-                }
+                Err(Error::NotLeader { leader }) => done(Err(leader_of(&node, leader.map(NodeId)))),
                 result => done(written(result)),
             }),
             Err(error) => done(Err(self.refusal(error))),
@@ -87,7 +80,7 @@ impl Store for Replicated {
         if let Err(error) = self.node.database() {
             return done(Err(node_refusal(&error)));
         }
-        let node = Arc::clone(&self.node);
+        let node = Arc::downgrade(&self.node);
         let asked = match consistency {
             Consistency::Stale(bound_ms) => self.node.ask_staleness(Box::new(move |age| {
                 let bound = Duration::from_millis(bound_ms);
@@ -150,16 +143,18 @@ impl Store for Replicated {
                 let committed = self.node.database().map(|db| db.durable_lsn().0);
                 return done(match transferred {
                     Ok(()) => Ok(committed.unwrap_or_default()),
-                    Err(NodeError::Change(error)) => Err(change_refusal(self, error)),
+                    Err(NodeError::Change(error)) => {
+                        Err(change_refusal(&Arc::downgrade(&self.node), error))
+                    }
                     Err(error) => Err(node_refusal(&error)),
                 });
             }
         };
-        let store = Replicated::new(Arc::clone(&self.node));
+        let node = Arc::downgrade(&self.node);
         let told = self.node.ask_change(
             change,
             Box::new(move |outcome| {
-                done(outcome.map(|lsn| lsn.0).map_err(|error| change_refusal(&store, error)));
+                done(outcome.map(|lsn| lsn.0).map_err(|error| change_refusal(&node, error)));
             }),
         );
         if let Err(error) = told {
@@ -168,10 +163,21 @@ impl Store for Replicated {
     }
 }
 
+/// Who leads, and where clients find it.
+fn leader_of(node: &Weak<Node>, leader: Option<NodeId>) -> Refusal {
+    let Some(node) = node.upgrade() else { return Refusal::Stopping };
+    let leader = leader.filter(|leader| *leader != node.id()).map(|leader| {
+        let members = node.members();
+        let place = members.get(leader).map(|member| member.place.label.clone());
+        Leader { node: leader, address: place.unwrap_or_default() }
+    });
+    Refusal::NotLeader { leader }
+}
+
 fn ask(
     asked: &Node,
     at_least: Option<Lsn>,
-    node: Arc<Node>,
+    node: Weak<Node>,
     done: Done<Snapshot>,
 ) -> Result<(), NodeError> {
     asked.ask_read(
@@ -182,7 +188,8 @@ fn ask(
                 Ok(_) => snapshot(&node),
                 Err(error @ ReadError::Busy) => Err(Refusal::Busy(error.to_string())),
                 Err(_) if at_least.is_some() => {
-                    let at = node.database().map(|db| db.durable_lsn().0).unwrap_or_default();
+                    let database = node.upgrade().and_then(|node| node.database().ok());
+                    let at = database.map_or(0, |database| database.durable_lsn().0);
                     Err(Refusal::Behind { at })
                 }
                 Err(error) => Err(Refusal::Busy(error.to_string())),
@@ -191,8 +198,12 @@ fn ask(
     )
 }
 
-fn snapshot(node: &Node) -> Result<Snapshot, Refusal> {
-    let database = node.database().map_err(|error| node_refusal(&error))?;
+fn snapshot(node: &Weak<Node>) -> Result<Snapshot, Refusal> {
+    let database = node
+        .upgrade()
+        .ok_or(Refusal::Stopping)?
+        .database()
+        .map_err(|error| node_refusal(&error))?;
     database.read().map_err(|error| match error {
         Error::Bound { .. } => Refusal::Busy(error.to_string()),
         error => error.into(),
@@ -206,9 +217,9 @@ fn node_refusal(error: &NodeError) -> Refusal {
     }
 }
 
-fn change_refusal(store: &Replicated, error: ChangeError) -> Refusal {
+fn change_refusal(node: &Weak<Node>, error: ChangeError) -> Refusal {
     match error {
-        ChangeError::NotLeader { leader } => store.leader(leader),
+        ChangeError::NotLeader { leader } => leader_of(node, leader),
         error @ (ChangeError::Pending | ChangeError::Behind { .. }) => {
             Refusal::Busy(error.to_string())
         }

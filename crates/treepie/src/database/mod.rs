@@ -337,7 +337,10 @@ impl Shared {
             && core.pager.registry.readers().entries().is_empty()
             && core.pager.copies.is_empty()
         {
-            let page_count = core.writer.lock().pages.page_count();
+            // What was sealed and given up may have been shorter than what is committed.
+            let committed = core.commits.lock().back().map(|point| point.page_count);
+            let page_count = committed.filter(|_| core.replicated.is_on());
+            let page_count = page_count.unwrap_or_else(|| core.writer.lock().pages.page_count());
             core.pager.shrink(page_count)?;
         }
         core.journal.shrink()?;

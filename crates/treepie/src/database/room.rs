@@ -92,7 +92,7 @@ fn pressure(core: &Core) -> f64 {
     let is_spilling = core.pager.pool.scratch_used() > 0;
     let memory =
         if is_spilling { 0.0 } else { share(memory, memory_max / 8 * 7, memory_max / 16 * 15) };
-    let journal = core.journal.bytes_after(core.watermarks.checkpointed());
+    let journal = checkpointable_len(core);
     let distance = core.bounds.checkpoint_distance.saturating_mul(2);
     let journal = share(journal, distance, core.bounds.journal_max);
     memory.max(journal).min(1.0)
@@ -100,7 +100,7 @@ fn pressure(core: &Core) -> f64 {
 
 /// The same without a thread: the writer does what the checkpoint would.
 fn make_room_here(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()> {
-    let journal_bytes = core.journal.bytes_after(core.watermarks.checkpointed());
+    let journal_bytes = checkpointable_len(core);
     let pool = &core.pager.pool;
     let made = if journal_bytes >= core.bounds.checkpoint_distance {
         checkpointer.lock().checkpoint(core).map(|_| ())
@@ -120,7 +120,17 @@ fn make_room_here(core: &Core, checkpointer: &Mutex<Checkpointer>) -> Result<()>
 }
 
 fn journal_is_full(core: &Core) -> bool {
-    core.journal.bytes_after(core.watermarks.checkpointed()) >= core.bounds.journal_max
+    checkpointable_len(core) >= core.bounds.journal_max
+}
+
+/// Bytes of journal that a checkpoint could make superfluous. What a replica has received and not applied
+/// is not among them: only its own commits change that, and those must not wait for it.
+fn checkpointable_len(core: &Core) -> u64 {
+    let behind = core.journal.bytes_after(core.watermarks.checkpointed());
+    if !core.replicated.is_on() {
+        return behind;
+    }
+    behind.saturating_sub(core.journal.bytes_after(core.watermarks.committed()))
 }
 
 fn journal_bound(core: &Core) -> Error {

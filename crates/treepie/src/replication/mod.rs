@@ -31,7 +31,10 @@ use crate::{
     format::record::{Compression, RecordBuilder, RecordMeta},
     ids::{Lsn, Term},
     journal::JournalPosition,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::AcqRel},
+    },
     txn::{core::Core, follower, replicated::Role, snapshot::Snapshot, write::WriteTxn},
 };
 
@@ -77,6 +80,7 @@ pub struct Door {
     room: Box<dyn Fn() -> Result<()> + Send + Sync>,
     /// Where a follower reads on that has more to apply than is in memory.
     reader: Mutex<Option<LogRecords>>,
+    is_closed: AtomicBool,
 }
 
 impl Door {
@@ -88,7 +92,7 @@ impl Door {
     ) -> Result<Door> {
         core.check_poison()?;
         core.replicated.take_door(outlet)?;
-        let door = Door { core, room, reader: Mutex::new(None) };
+        let door = Door { core, room, reader: Mutex::new(None), is_closed: AtomicBool::new(false) };
         door.enter()?;
         Ok(door)
     }
@@ -99,11 +103,35 @@ impl Door {
         if core.replicated.is_on() {
             return Ok(());
         }
-        let _writer = core.writer.lock();
+        let _writer = core.merger.writer(core);
         core.pipeline.sync(core)?;
         core.journal.make_replicated(FIRST_HARD_STATE)?;
         core.replicated.enter();
         Ok(())
+    }
+
+    /// Gives the door back before it is dropped, and leaves a follower of nobody: callers who wait are
+    /// told, and somebody else may take it. What is called after that finds the door as a follower does,
+    /// and must not write.
+    ///
+    /// # Errors
+    /// As [`follow`](Door::follow).
+    pub fn close(&self) -> Result<()> {
+        if self.is_closed.swap(true, AcqRel) {
+            return Ok(());
+        }
+        let followed = self.follow(None);
+        *self.reader.lock() = None;
+        self.core.replicated.give_door_back();
+        followed
+    }
+
+    /// Whether the database still takes what is appended and committed.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn check(&self) -> Result<()> {
+        self.core.check_poison()
     }
 
     /// How far the log is.
@@ -228,7 +256,7 @@ impl Door {
                 "the record is of an earlier term than the one before it"
             } else if record.page_size() != core.pager.page_size() {
                 "the record is of another page size"
-            } else if is_leading && !self.has_sealed(record) {
+            } else if is_leading && !self.has_sealed(record) && self.is_leading() {
                 "who leads appends what it has sealed"
             } else {
                 last = JournalPosition { lsn: record.lsn(), chain: record.chain() };
@@ -373,7 +401,7 @@ impl Door {
         if self.is_leading() {
             return refuse("the database leads already");
         }
-        let mut writer = core.writer.lock();
+        let mut writer = core.merger.writer(core);
         let last = core.journal.last();
         if last != writer.tail || core.watermarks.committed() != last.lsn {
             return refuse("records are not committed yet");
@@ -400,7 +428,7 @@ impl Door {
         let _turn = core.replicated.commit_turn.lock();
         // Before the writer's place is taken: who has it may be waiting for way.
         if core.replicated.begin_to_follow(leader) {
-            let mut writer = core.writer.lock();
+            let mut writer = core.merger.writer(core);
             let sealed = core.replicated.lose(core);
             follower::drop_speculation(core, &mut writer, &sealed);
             drop(writer);
@@ -462,10 +490,9 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        if let Err(error) = self.follow(None) {
+        if let Err(error) = self.close() {
             tracing::error!(%error, "the replication door was not closed in order");
         }
-        self.core.replicated.give_door_back();
     }
 }
 

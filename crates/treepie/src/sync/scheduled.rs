@@ -96,6 +96,12 @@ pub mod atomic {
             turn();
             self.0.fetch_max(value, order)
         }
+
+        /// As the one of the standard library.
+        pub fn fetch_min(&self, value: u64, order: Ordering) -> u64 {
+            turn();
+            self.0.fetch_min(value, order)
+        }
     }
 
     impl AtomicUsize {

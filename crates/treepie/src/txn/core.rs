@@ -211,7 +211,7 @@ impl Watermarks {
     pub fn fall_to(&self, lsn: Lsn) {
         self.falls.fetch_add(1, SeqCst);
         for mark in [&self.synced, &self.appended, &self.sealed] {
-            mark.store(mark.load(Acquire).min(lsn.0), Release);
+            mark.fetch_min(lsn.0, AcqRel);
         }
         self.falls.fetch_add(1, SeqCst);
         self.assert_ordered();

@@ -24,7 +24,7 @@ use super::{
 /// be: no further record is applied then. [`Error::Bound`] and [`Error::Io`]: nothing has changed, and it
 /// may be tried again. [`Error::Received`], [`Error::Corrupt`].
 pub fn commit_received(core: &Core, record: &SharedRecord) -> Result<()> {
-    let mut writer = core.writer.lock();
+    let mut writer = core.merger.writer(core);
     let tail = writer.tail;
     if record.lsn() != tail.lsn.next() || record.chain_before() != tail.chain {
         return Err(Error::Misfit {
@@ -82,7 +82,8 @@ pub fn drop_speculation(core: &Core, writer: &mut Writer, sealed: &[Uncommitted]
     change.finish(&core.pager.pool, true);
     let point = newest_commit(core);
     assert_eq!(point.position.lsn, committed, "commits are published in order");
-    (writer.tail, writer.is_stale) = (point.position, !sealed.is_empty());
+    writer.tail = point.position;
+    writer.is_stale |= !sealed.is_empty();
     tracing::info!(lsn = committed.0, records = sealed.len(), "dropped what is not final");
 }
 

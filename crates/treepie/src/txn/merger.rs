@@ -187,7 +187,7 @@ impl Merger {
     }
 
     /// The writer, for a transaction outside of batches: no batch waits for company meanwhile.
-    pub(super) fn writer<'a>(&self, core: &'a Core) -> MutexGuard<'a, Writer> {
+    pub fn writer<'a>(&self, core: &'a Core) -> MutexGuard<'a, Writer> {
         if let Some(writer) = core.writer.try_lock() {
             return writer;
         }

@@ -17,6 +17,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
@@ -345,7 +346,10 @@ impl Replicated {
                 break;
             };
             drop(state);
-            parked.settle();
+            // A panic of a caller's own is none of the others'.
+            if catch_unwind(AssertUnwindSafe(|| parked.settle())).is_err() {
+                tracing::error!("settling a write has panicked");
+            }
             state = self.state.lock();
         }
         state.is_settling = false;
@@ -474,6 +478,8 @@ impl Replicated {
             }
         };
         core.counters.syncs.fetch_add(1, Relaxed);
+        // Who appends says so a moment after the journal has it.
+        let synced = synced.min(core.watermarks.appended());
         core.watermarks.set_synced(core.watermarks.synced().max(synced));
         drop(turn);
         core.watch.wake();

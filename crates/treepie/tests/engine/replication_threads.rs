@@ -190,6 +190,34 @@ fn loss_of_leadership_wakes_all_who_wait() {
 }
 
 #[test]
+fn close_keeps_committed_pages_that_a_lost_transaction_would_have_freed() {
+    let Leading { dir, db, door, sealed, .. } = leading(&file_options());
+    let value = vec![7; 1 << 20];
+    let large = db.submit({
+        let value = value.clone();
+        move |tx| tx.tree("large")?.insert("key", value)
+    });
+    let record = sealed.recv().expect("a record is sealed").expect("this is not the end");
+    door.append(None, std::slice::from_ref(&record)).expect("an append");
+    door.sync().expect("a sync");
+    door.commit(record.lsn()).expect("a commit");
+    large.expect("it leads").wait().expect("it is committed");
+    // Sealed, never committed; it frees the pages at the end of the file.
+    let lost = db.submit(|tx| tx.drop_tree("large")).expect("it leads");
+    sealed.recv().expect("a record is sealed").expect("this is not the end");
+    let path = db.path().to_owned();
+    drop(door);
+    assert!(matches!(lost.wait(), Err(Error::OutcomeUnknown { .. })));
+    db.close().expect("in order");
+    let db = Options::new().open(&path).expect("it is whole");
+    let snapshot = db.read().expect("a snapshot");
+    let tree = snapshot.tree("large").expect("it was not dropped");
+    assert_eq!(tree.get("key").expect("whole"), Some(&value[..]));
+    assert!(db.check().expect("a check").is_clean());
+    drop(dir);
+}
+
+#[test]
 fn follower_applies_with_little_memory_while_readers_read() {
     const BATCHES: u32 = 300;
     let options = file_options().versions_memory(2 << 20).checkpoint_distance(1 << 20);
