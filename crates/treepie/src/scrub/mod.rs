@@ -274,7 +274,9 @@ enum Blind {
     Versions,
     /// A page that does not verify is not looked at as the inside of a run that is new.
     NewRuns,
-    /// A run is called damaged without a look whether it is still the same one.
+    /// Such a run is looked for in the file alone.
+    RunsInMemory,
+    /// A run is called damaged without a look whether it is still the same one, and none covers it.
     ChangedRuns,
     /// Of each segment the last record is left out.
     LastRecords,

@@ -8,8 +8,11 @@
 //! Only the first page of a run has a header. Within a slice runs are gone over as a whole, and a longer
 //! one is summed up from slice to slice; the readers change meanwhile, so before such a run is called
 //! damaged its first page must be the one that it was. Between two slices a new run may have come into
-//! use across the place where the next one begins. So before a page is called damaged, the pages before
-//! it are looked through for a run that covers it; then the scrub goes back to the beginning of that.
+//! use across the place where the next one begins. So before a page or a run is called damaged, the pages
+//! before it are looked through for a run that covers it; then the scrub goes back to the beginning of
+//! that. While such a run is in memory alone, the file has under it whatever was there before, whole pages
+//! and headers of runs among it. Therefore the memory is asked first, of all pages that the run could
+//! begin with, and only then the file: what that has is at rest if the memory does not have it.
 
 use std::{ops::Range, sync::Arc};
 
@@ -305,10 +308,10 @@ impl<'a> PagePass<'a> {
             self.next += 1;
             return;
         }
-        if page != self.damaged_run.start
-            && !is_blind(Blind::NewRuns)
-            && let Some(run) = self.covering_run(view, pass)
-        {
+        let is_blind_here = is_blind(Blind::NewRuns)
+            || (is_blind(Blind::ChangedRuns) && page == self.damaged_run.start);
+        if !is_blind_here && let Some(run) = self.covering_run(view, pass) {
+            self.damaged_run = 0..0;
             return self.go_back(pass, run.start, run.end);
         }
         if self.is_stopped {
@@ -328,37 +331,62 @@ impl<'a> PagePass<'a> {
             (lsn, page) if lsn == view.lsn && page <= self.next => page,
             _ => 0,
         };
-        let run = self.look_back(view, pass, floor.max(CATALOG_ROOT.0 + 1));
+        let run = match self.look_back_in_memory(view, pass, floor.max(CATALOG_ROOT.0 + 1)) {
+            Ok(run) => Some(run),
+            Err(first) => self.look_back_in_file(view, pass, first),
+        };
         if run.is_none() {
             self.runless = (view.lsn, self.next);
         }
         run
     }
 
-    fn look_back(
+    /// The run in memory that begins before the next page and reaches it; otherwise the first page that a
+    /// run in the file can begin with that does.
+    fn look_back_in_memory(
         &mut self,
         view: &View<'_>,
         pass: &mut Pass<'_>,
         floor: u32,
+    ) -> Result<Range<u32>, u32> {
+        if is_blind(Blind::RunsInMemory) {
+            return Err(floor);
+        }
+        for page in (floor..self.next).rev() {
+            if self.is_told_to_stop(pass, page) {
+                return Err(self.next);
+            }
+            if is_fixed(PageId(page), self.page_size) {
+                return Err(page + 1);
+            }
+            match view.use_of(page) {
+                Some(Use::InFile | Use::Silent) => {}
+                Some(Use::InMemory(count)) => {
+                    let run = page..page.saturating_add(count);
+                    return if run.contains(&self.next) { Ok(run) } else { Err(run.end) };
+                }
+                Some(Use::Idle) | None => return Err(page + 1),
+            }
+        }
+        Err(floor)
+    }
+
+    /// The run in the file that begins at `first` or behind it, before the next page, and reaches it.
+    fn look_back_in_file(
+        &mut self,
+        view: &View<'_>,
+        pass: &mut Pass<'_>,
+        first: u32,
     ) -> Option<Range<u32>> {
         let mut bytes = vec![0; self.page_size];
-        let mut page = self.next;
-        while page > floor {
-            page -= 1;
-            if (self.next - page).is_multiple_of(ASK_EVERY) && pass.ask().is_break() {
-                self.is_stopped = true;
+        for page in (first..self.next).rev() {
+            if self.is_told_to_stop(pass, page) {
                 return None;
             }
-            match view.use_of(page)? {
-                Use::Idle => return None,
-                Use::Silent => continue,
-                Use::InMemory(count) => {
-                    let run = page..page.saturating_add(count);
-                    return run.contains(&self.next).then_some(run);
-                }
-                Use::InFile => {}
+            if view.use_of(page) == Some(Use::Silent) {
+                continue;
             }
-            if is_fixed(PageId(page), self.page_size) || !view.read_beside(page, &mut bytes) {
+            if !view.read_beside(page, &mut bytes) {
                 return None;
             }
             if let Some(run) = view.run_of(page, &bytes) {
@@ -369,6 +397,13 @@ impl<'a> PagePass<'a> {
             }
         }
         None
+    }
+
+    /// Asks whether to go on, now and then on the way back to `page`.
+    fn is_told_to_stop(&mut self, pass: &mut Pass<'_>, page: u32) -> bool {
+        let is_due = (self.next - page).is_multiple_of(ASK_EVERY);
+        self.is_stopped |= is_due && pass.ask().is_break();
+        self.is_stopped
     }
 
     /// What is told of the next page.
