@@ -115,6 +115,8 @@ impl Driver {
             Input::Sealed(record) => self.replica.sealed(record),
             Input::Persisted(number) => self.replica.persisted(number),
             Input::Applied(lsn) => self.replica.applied(lsn),
+            // It shows in what the node says of itself.
+            Input::Led => {}
             Input::Followed(number, last) => self.replica.followed(number, last),
             Input::MembersRefused => self.replica.members_refused(),
             Input::Read(waiting) => self.read(now, waiting),
@@ -179,7 +181,7 @@ impl Driver {
             Ok(effects) => effects.into_iter().for_each(|effect| self.hand_out(effect)),
             Err(stopped) => self.stopped(&stopped),
         }
-        self.hands.shared.note(&self.replica);
+        self.hands.shared.note(&self.replica, &self.hands.log);
     }
 
     fn stopped(&mut self, stopped: &Stopped) {

@@ -43,6 +43,8 @@ pub(super) enum Input {
     Persisted(u64),
     /// Readers see this LSN.
     Applied(Lsn),
+    /// The database takes writes.
+    Led,
     /// A call to follow is done, and the log ends there.
     Followed(u64, Lsn),
     /// A change of members could not be sealed.

@@ -140,10 +140,10 @@ impl Shared {
     }
 
     /// Takes over what the replica says of itself.
-    pub(super) fn note(&self, replica: &Replica<DoorLog>) {
+    pub(super) fn note(&self, replica: &Replica<DoorLog>, log: &DoorLog) {
         let view = View {
             leader: replica.leader(),
-            is_open: replica.open_term().is_some(),
+            is_open: replica.open_term().is_some() && log.door.is_leading(),
             is_stopped: replica.stopped().is_some(),
         };
         let mut known = self.view.lock();

@@ -51,7 +51,7 @@ pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running,
     let log = Arc::new(DoorLog { door: database.replicate(outlet)? });
     let replica = Replica::open(Arc::clone(&log), options(shared)?, shared.clock.now())?;
     shared.meet(&replica.status().members);
-    shared.note(&replica);
+    shared.note(&replica, &log);
     let threads = spawn(shared, &log, replica, &queues)?;
     for waiting in shared.left.lock().drain(..) {
         drop(queues.inputs.0.send(Input::Read(waiting)));

@@ -93,7 +93,7 @@ pub(super) fn decide(log: &Arc<DoorLog>, decisions: &Receiver<Decision>, inputs:
         }
         let said = match decision {
             Decision::Commit(lsn) => commit(log, lsn, decisions, &mut next),
-            Decision::Lead(term) => log.lead(term).map(|()| None),
+            Decision::Lead(term) => log.lead(term).map(|()| Some(Input::Led)),
             Decision::Follow(leader, number) => log
                 .follow(leader.map(|leader| leader.0))
                 .map(|()| Some(Input::Followed(number, log.state().last))),

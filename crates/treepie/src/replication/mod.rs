@@ -23,6 +23,7 @@
 //!   database is reopened: `follow(None)` tells the callers that wait.
 
 mod log;
+mod members;
 
 use std::{fmt, sync::Arc};
 
@@ -35,7 +36,7 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, Ordering::AcqRel},
     },
-    txn::{core::Core, follower, replicated::Role, snapshot::Snapshot, write::WriteTxn},
+    txn::{core::Core, follower, replicated::Role},
 };
 
 pub use self::log::LogRecords;
@@ -44,10 +45,6 @@ pub use crate::{
     format::{hard_state::HardState, record::RecordKind, shared::SharedRecord},
     txn::replicated::Outlet,
 };
-
-/// The tree that holds the members of the cluster.
-const CLUSTER: &[u8] = b"$cluster";
-const MEMBERS: &str = "members";
 
 /// The hard state of a database that was in no cluster before: records without a term are of the first.
 const FIRST_HARD_STATE: HardState = HardState { term: Term(1), vote: 0 };
@@ -459,32 +456,6 @@ impl Door {
         };
         let record = RecordBuilder::default().finish(&meta, Compression::Off);
         Ok(SharedRecord::sealed(record))
-    }
-
-    /// Seals a record that makes `members` those of the cluster, with `change` as its annotation, and
-    /// returns its LSN; it goes out by the outlet, and is not waited for. What both mean is the caller's
-    /// business. Waits for the writer before, so it must not be called by who commits.
-    ///
-    /// # Errors
-    /// [`Error::NotLeader`], and those of a transaction.
-    pub fn set_members(&self, members: &[u8], change: &[u8]) -> Result<Lsn> {
-        (self.room)()?;
-        let mut txn = WriteTxn::begin(&self.core)?;
-        txn.set_kind(RecordKind::Membership);
-        txn.system_tree(CLUSTER)?.insert(MEMBERS, members)?;
-        txn.annotate(change)?;
-        txn.seal_only()
-    }
-
-    /// The members as of the newest commit, as they were set last.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`], [`Error::Bound`].
-    #[track_caller]
-    pub fn members(&self) -> Result<Option<Vec<u8>>> {
-        let snapshot = Snapshot::open(&self.core, std::panic::Location::caller())?;
-        let Some(cluster) = snapshot.find_tree(CLUSTER)? else { return Ok(None) };
-        Ok(cluster.get(MEMBERS)?.map(<[u8]>::to_vec))
     }
 }
 
