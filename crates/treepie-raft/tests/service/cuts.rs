@@ -109,7 +109,7 @@ fn requests_of_many_threads_are_done_once_while_connections_are_cut() {
             let before = acknowledged.load(SeqCst);
             wait_until("writes go on", || {
                 acknowledged.load(SeqCst) > before + 20
-                    || writing.iter().any(thread::ScopedJoinHandle::is_finished)
+                    || writing.iter().all(thread::ScopedJoinHandle::is_finished)
             });
             proxy.cut_all();
             cuts += 1;
