@@ -140,7 +140,7 @@ mod tests {
             format!("treepie://cluster/{cluster}/client/"),
             format!("treepie://cluster/{cluster}/client/a b"),
             format!("treepie://cluster/{cluster}/client/{}", "a".repeat(129)),
-            format!("treepie://cluster/{cluster}/root/1"),
+            format!("treepie://cluster/{cluster}/admin/1"),
         ] {
             assert_eq!(Identity::parse(&uri), None, "{uri}");
         }
