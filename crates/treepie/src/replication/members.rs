@@ -19,7 +19,7 @@ impl Door {
     /// business. Waits for the writer before, so it must not be called by who commits.
     ///
     /// # Errors
-    /// [`Error::NotLeader`], and those of a transaction.
+    /// [`Error::NotLeader`](crate::Error::NotLeader), and those of a transaction.
     pub fn set_members(&self, members: &[u8], change: &[u8]) -> Result<Lsn> {
         (self.room)()?;
         let mut txn = WriteTxn::begin(&self.core)?;
@@ -32,7 +32,7 @@ impl Door {
     /// The members as of the newest commit, as they were set last.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::Bound`].
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::Bound`](crate::Error::Bound).
     #[track_caller]
     pub fn members(&self) -> Result<Option<Vec<u8>>> {
         let snapshot = Snapshot::open(&self.core, std::panic::Location::caller())?;
