@@ -50,6 +50,12 @@ struct Options {
     /// Numbers of clients that put
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256])]
     clients: Vec<usize>,
+    /// Only rows whose name begins with one of these
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Only this cluster
+    #[arg(long)]
+    only: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -88,8 +94,12 @@ fn main() -> Result<()> {
     for round in 0..options.rounds {
         for place in 0..2 {
             let dir = folder.path().join(format!("{round}-{place}"));
+            let is_treepie = (round + place) % 2 == 0;
+            if options.only.as_ref().is_some_and(|only| (only == "treepie") != is_treepie) {
+                continue;
+            }
             std::fs::create_dir(&dir)?;
-            let mut cluster: Box<dyn Cluster> = if (round + place) % 2 == 0 {
+            let mut cluster: Box<dyn Cluster> = if is_treepie {
                 Box::new(treepie_cluster::Treepie::start(&dir)?)
             } else {
                 Box::new(etcd::Etcd::start(&dir)?)
@@ -111,16 +121,27 @@ fn main() -> Result<()> {
 
 fn all(cluster: &mut dyn Cluster, options: &Options) -> Result<Figures> {
     let time = Duration::from_secs_f64(options.seconds);
-    let mut figures = Figures::new();
+    let is_wanted = |row: &str| {
+        options.rows.is_empty() || options.rows.iter().any(|wanted| row.starts_with(wanted.as_str()))
+    };
+    let mut turns: Vec<(String, usize, usize, bool)> = Vec::new();
     for &clients in &options.clients {
-        figures.extend(turn(cluster, &format!("put-{clients}"), clients, 150, false, time)?);
+        turns.push((format!("put-{clients}"), clients, 150, false));
     }
-    figures.extend(turn(cluster, "put-512k", 8, 512 << 10, false, time)?);
+    turns.push(("put-512k".to_owned(), 8, 512 << 10, false));
     if cluster.name() == "treepie" {
-        figures.extend(turn(cluster, "put-4m", 4, 4 << 20, false, time)?);
+        turns.push(("put-4m".to_owned(), 4, 4 << 20, false));
     }
-    figures.extend(turn(cluster, "get-256", 256, 150, true, time)?);
-    figures.push(("gap (ms)".to_owned(), gap(cluster)?));
+    turns.push(("get-256".to_owned(), 256, 150, true));
+    let mut figures = Figures::new();
+    for (row, clients, len, reads) in turns {
+        if is_wanted(&row) {
+            figures.extend(turn(cluster, &row, clients, len, reads, time)?);
+        }
+    }
+    if is_wanted("gap") {
+        figures.push(("gap (ms)".to_owned(), gap(cluster)?));
+    }
     Ok(figures)
 }
 

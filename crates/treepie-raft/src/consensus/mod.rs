@@ -119,6 +119,8 @@ impl Core {
             max_inflight_msgs: IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
+            // With the next entry, or when the owner asks for it.
+            skip_bcast_commit: true,
             read_only_option: ReadOnlyOption::Safe,
             ..CoreConfig::default()
         };
@@ -300,6 +302,11 @@ impl Core {
     pub(crate) fn install_ended(&mut self, peer: NodeId, is_whole: bool) -> Result<(), Broken> {
         let status = if is_whole { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.call(|raw| raw.report_snapshot(peer.0, status))
+    }
+
+    /// Tells all others what is committed, and whatever else they lack.
+    pub(crate) fn announce(&mut self) -> Result<(), Broken> {
+        self.call(|raw| raw.raft.bcast_append())
     }
 
     /// Stops leading, in this term.

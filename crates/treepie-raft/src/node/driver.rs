@@ -1,9 +1,13 @@
-//! The thread that owns the replica. It does no I/O and touches no payload: it tells the replica what has
-//! happened, and hands out what the replica wants done.
+//! Who owns the replica: it tells it what has happened, and hands out what the replica wants done. It does
+//! no I/O and touches no payload, so that whoever brings something can be the one who does it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use treepie::replication::SharedRecord;
 
 use super::{
@@ -11,6 +15,8 @@ use super::{
     input::{ChangeDone, Input, Waiting},
     log::{DoorLog, bytes_of},
     shared::Shared,
+    station::{Next, Worker},
+    works::Works,
     writer::Decision,
 };
 use crate::{
@@ -18,7 +24,7 @@ use crate::{
     log::Log,
     members::{ChangeError, Members},
     message::Message,
-    replica::{Effect, Job, ReadError, Refused, Replica, Stopped},
+    replica::{Effect, ReadError, Refused, Replica, Stopped},
     transport::{RecordToSend, Sent, Transport},
 };
 
@@ -29,10 +35,8 @@ const INPUTS_MAX: usize = 256;
 pub(super) struct Hands {
     pub(super) log: Arc<DoorLog>,
     pub(super) transport: Arc<dyn Transport>,
-    pub(super) journal: Sender<Job<SharedRecord>>,
-    pub(super) decisions: Sender<Decision>,
+    pub(super) works: Arc<Works>,
     pub(super) feeder: Sender<Wanted>,
-    pub(super) inputs: Sender<Input>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -41,6 +45,9 @@ pub(super) struct Driver {
     replica: Replica<DoorLog>,
     hands: Hands,
     tick: Duration,
+    next_tick: Duration,
+    /// Who is told, when it has ended, that it has yielded.
+    yields_to: Option<Sender<bool>>,
     reads: HashMap<u64, Waiting>,
     changes: HashMap<u64, ChangeDone>,
     /// Numbers of reads and changes.
@@ -51,51 +58,39 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(replica: Replica<DoorLog>, hands: Hands, tick: Duration) -> Driver {
-        let (reads, changes) = (HashMap::new(), HashMap::new());
-        Driver { replica, hands, tick, reads, changes, next: 1, is_over: false }
-    }
-
-    /// Its life.
-    pub(super) fn run(mut self, inputs: &Receiver<Input>) {
-        let clock = self.hands.shared.clock;
-        let mut next_tick = clock.now() + self.tick;
-        loop {
-            let mut goes_on = match inputs.recv_timeout(next_tick.saturating_sub(clock.now())) {
-                Ok(input) => self.take(input),
-                Err(RecvTimeoutError::Timeout) => true,
-                Err(RecvTimeoutError::Disconnected) => false,
-            };
-            for input in inputs.try_iter().take(INPUTS_MAX) {
-                match input {
-                    input if goes_on => goes_on = self.take(input),
-                    // It waits on for the next replica.
-                    Input::Read(waiting) => self.hands.shared.left.lock().push(waiting),
-                    _ => {}
-                }
-            }
-            if !goes_on {
-                break;
-            }
-            let now = clock.now();
-            if now >= next_tick {
-                // A database that takes no more writes leads nobody.
-                if let Err(error) = self.hands.log.door.check() {
-                    self.replica.failed(&error);
-                }
-                self.replica.tick(now);
-                next_tick = now + self.tick;
-            }
-            self.act(now);
+        let next_tick = hands.shared.clock.now() + tick;
+        Driver {
+            replica,
+            hands,
+            tick,
+            next_tick,
+            yields_to: None,
+            reads: HashMap::new(),
+            changes: HashMap::new(),
+            next: 1,
+            is_over: false,
         }
-        self.end();
     }
 
-    /// Whoever waits for a read waits on for the next replica, if there will be one.
-    fn end(&mut self) {
-        let mut left = self.hands.shared.left.lock();
-        left.extend(self.reads.drain().map(|(_, waiting)| waiting));
-        drop(left);
-        self.give_changes_up();
+    /// Takes inputs, and then does what the replica wants. Returns whether the node goes on.
+    fn turn(&mut self, inputs: &mut VecDeque<Input>) -> bool {
+        for _ in 0..INPUTS_MAX {
+            let Some(input) = inputs.pop_front() else { break };
+            if !self.take(input) {
+                return false;
+            }
+        }
+        let now = self.hands.shared.clock.now();
+        if now >= self.next_tick {
+            // A database that takes no more writes leads nobody.
+            if let Err(error) = self.hands.log.door.check() {
+                self.replica.failed(&error);
+            }
+            self.replica.tick(now);
+            self.next_tick = now + self.tick;
+        }
+        self.act(now);
+        true
     }
 
     fn give_changes_up(&mut self) {
@@ -138,9 +133,12 @@ impl Driver {
                 drop(reply.send(status));
             }
             Input::YieldTo(lsn, term, reply) => {
-                let lacks = self.replica.lacks(lsn, term);
-                let heard = reply.send(lacks).is_ok();
-                return !(lacks && heard);
+                if self.replica.lacks(lsn, term) {
+                    self.yields_to = Some(reply);
+                    return false;
+                }
+                // Who asked has given up where nobody hears it.
+                let _ = reply.send(false);
             }
             Input::Stop => return false,
         }
@@ -181,7 +179,8 @@ impl Driver {
             Ok(effects) => effects.into_iter().for_each(|effect| self.hand_out(effect)),
             Err(stopped) => self.stopped(&stopped),
         }
-        self.hands.shared.note(&self.replica, &self.hands.log);
+        let leads = self.hands.shared.note(&self.replica, &self.hands.log);
+        self.hands.works.leads.store(leads, Relaxed);
     }
 
     fn stopped(&mut self, stopped: &Stopped) {
@@ -190,7 +189,7 @@ impl Driver {
         }
         tracing::error!(%stopped, "this node takes no more part in its cluster");
         // Who waits for a commit learns that it is not known.
-        drop(self.hands.decisions.send(Decision::Follow(None, u64::MAX)));
+        self.hands.decide(Decision::Follow(None, u64::MAX));
         for (_, waiting) in self.reads.drain() {
             (waiting.done)(Err(ReadError::TimedOut));
         }
@@ -201,12 +200,13 @@ impl Driver {
         let hands = &self.hands;
         match effect {
             Effect::Send { message, records } => hands.send(message, records),
-            Effect::Persist(job) => drop(hands.journal.send(job)),
-            Effect::Commit(lsn) => drop(hands.decisions.send(Decision::Commit(lsn))),
-            Effect::Lead(term) => drop(hands.decisions.send(Decision::Lead(term))),
-            Effect::Follow { leader, number } => {
-                drop(hands.decisions.send(Decision::Follow(leader, number)));
+            Effect::Persist(job) => {
+                let weight = job.records.iter().map(|record| record.len() as u64).sum();
+                hands.works.journal.leave(job, weight);
             }
+            Effect::Commit(lsn) => hands.decide(Decision::Commit(lsn)),
+            Effect::Lead(term) => hands.decide(Decision::Lead(term)),
+            Effect::Follow { leader, number } => hands.decide(Decision::Follow(leader, number)),
             Effect::Answer { id, outcome } => {
                 if let Some(waiting) = self.reads.remove(&id) {
                     (waiting.done)(outcome);
@@ -224,7 +224,51 @@ impl Driver {
     }
 }
 
+impl Worker<Input> for Driver {
+    fn work(&mut self, mut inputs: VecDeque<Input>) -> Next {
+        loop {
+            if !self.turn(&mut inputs) {
+                let works = &self.hands.works;
+                for input in inputs {
+                    works.replica.leave(input, 0);
+                }
+                return Next::End;
+            }
+            if inputs.is_empty() {
+                break;
+            }
+        }
+        let due = self.replica.due().map_or(self.next_tick, |due| due.min(self.next_tick));
+        let wait = due.saturating_sub(self.hands.shared.clock.now());
+        Next::Until(Instant::now() + wait)
+    }
+
+    /// Whoever waits for a read waits on for the next replica, if there will be one.
+    fn end(mut self, inputs: VecDeque<Input>) {
+        let mut left = self.hands.shared.left.lock();
+        left.extend(self.reads.drain().map(|(_, waiting)| waiting));
+        left.extend(inputs.into_iter().filter_map(|input| match input {
+            Input::Read(waiting) => Some(waiting),
+            _ => None,
+        }));
+        drop(left);
+        self.give_changes_up();
+        self.hands.works.leads.store(false, Relaxed);
+        self.hands.works.journal.shut();
+        self.hands.works.decisions.shut();
+        if let Some(reply) = self.yields_to.take() {
+            // The old replica has ended either way.
+            let _ = reply.send(true);
+        }
+    }
+}
+
 impl Hands {
+    fn decide(&self, decision: Decision) {
+        let weight = u64::from(!matches!(decision, Decision::Commit(_)));
+        self.works.decisions.leave(decision, weight);
+    }
+
     fn send(&self, mut message: Message, records: Vec<Option<SharedRecord>>) {
         let to = message.to;
         let has_records = !records.is_empty();
@@ -241,21 +285,21 @@ impl Hands {
             self.feeder.try_send((message, records)).is_ok()
         };
         if !is_taken && has_records {
-            drop(self.inputs.send(Input::Unreachable(to)));
+            self.works.replica.leave(Input::Unreachable(to), 0);
         }
     }
 
     /// Sealing may wait for way, which only the other threads make.
     fn set_members(&self, members: Vec<u8>, change: Vec<u8>) {
-        let (log, inputs) = (Arc::clone(&self.log), self.inputs.clone());
+        let (log, works) = (Arc::clone(&self.log), Arc::clone(&self.works));
         let spawned = self.shared.spawn("treepie members", move || {
             if let Err(error) = log.set_members(&members, &change) {
                 tracing::warn!(%error, "a change of members could not be sealed");
-                drop(inputs.send(Input::MembersRefused));
+                works.replica.put(Input::MembersRefused);
             }
         });
         if !spawned {
-            drop(self.inputs.send(Input::MembersRefused));
+            self.works.replica.leave(Input::MembersRefused, 0);
         }
     }
 
@@ -265,17 +309,17 @@ impl Hands {
     }
 
     fn install(&self, peer: NodeId) {
-        let (shared, log, inputs) =
-            (Arc::clone(&self.shared), Arc::clone(&self.log), self.inputs.clone());
+        let (shared, log, works) =
+            (Arc::clone(&self.shared), Arc::clone(&self.log), Arc::clone(&self.works));
         let spawned = self.shared.spawn("treepie install", move || {
             let sent = super::install::push(&shared, &log, peer);
             if let Err(error) = &sent {
                 tracing::warn!(node = peer.0, %error, "a node could not be given all pages");
             }
-            drop(inputs.send(Input::InstallEnded(peer, sent.is_ok())));
+            works.replica.put(Input::InstallEnded(peer, sent.is_ok()));
         });
         if !spawned {
-            drop(self.inputs.send(Input::InstallEnded(peer, false)));
+            self.works.replica.leave(Input::InstallEnded(peer, false), 0);
         }
     }
 }

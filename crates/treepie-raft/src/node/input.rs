@@ -1,6 +1,9 @@
-//! What reaches the thread that owns the replica, and the clock that it reads.
+//! What reaches the replica, and the clock that it reads.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::Sender;
 use treepie::{
@@ -8,6 +11,7 @@ use treepie::{
     replication::{Outlet, SharedRecord},
 };
 
+use super::works::{Hand, Works};
 use crate::{
     ids::NodeId,
     members::{Change, ChangeError},
@@ -73,13 +77,17 @@ pub(super) enum Input {
     Stop,
 }
 
-/// Sends sealed records to the thread that owns the replica.
-pub(super) struct SealedOutlet(pub Sender<Input>);
+/// Brings sealed records to the replica.
+pub(super) struct SealedOutlet(pub Arc<Works>);
 
 impl Outlet for SealedOutlet {
     fn sealed(&self, record: SharedRecord) {
         // Nobody is there any more when the node is being stopped.
-        let _ = self.0.send(Input::Sealed(record));
+        self.0.replica.leave(Input::Sealed(record), 0);
+    }
+
+    fn released(&self) {
+        self.0.work(Hand::Light);
     }
 }
 

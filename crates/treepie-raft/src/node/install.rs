@@ -31,6 +31,7 @@ use super::{
     log::DoorLog,
     shared::Shared,
     start::{start, stop},
+    works::Hand,
 };
 use crate::{ids::NodeId, members::Members, transport::PageStream, wire::Refusal};
 
@@ -173,10 +174,8 @@ fn exchange(
     (lsn, term): (Lsn, Term),
 ) -> Result<(), NodeError> {
     // Without the lock: what the replica does before it answers may need it.
-    let inputs = shared.running.read().as_ref().map(|running| running.inputs.clone());
     let (reply, answer) = bounded(1);
-    let asked = inputs.is_some_and(|i| i.send(Input::YieldTo(lsn, term, reply)).is_ok());
-    if !asked {
+    if !shared.tell(Input::YieldTo(lsn, term, reply), Hand::Light) {
         return Err(NodeError::NotRunning);
     }
     if !answer.recv().map_err(|_| NodeError::NotRunning)? {

@@ -16,6 +16,8 @@ mod log;
 mod options;
 mod shared;
 mod start;
+mod station;
+mod works;
 mod writer;
 
 use std::{
@@ -31,6 +33,7 @@ use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
 use self::{
     input::{Input, Waiting},
     shared::{Ears, Shared, Stored},
+    works::Hand,
 };
 use crate::{
     ids::{ClusterId, NodeId},
@@ -359,7 +362,7 @@ impl Node {
     }
 
     fn tell(&self, input: Input) -> Result<(), NodeError> {
-        if self.shared.tell(input) { Ok(()) } else { Err(NodeError::NotRunning) }
+        if self.shared.tell(input, Hand::Light) { Ok(()) } else { Err(NodeError::NotRunning) }
     }
 
     /// Stops taking part, and closes the database, unless others hold handles of it. Every later call

@@ -6,7 +6,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, RwLock};
 use treepie::{Database, replication::SharedRecord};
 
@@ -14,6 +13,7 @@ use super::{
     input::{Clock, Input, Waiting},
     log::DoorLog,
     options::NodeOptions,
+    works::{Hand, Works},
 };
 use crate::{
     ids::{ClusterId, NodeId},
@@ -39,7 +39,7 @@ pub(super) struct View {
 pub(super) struct Running {
     pub(super) database: Database,
     pub(super) log: Arc<DoorLog>,
-    pub(super) inputs: Sender<Input>,
+    pub(super) works: Arc<Works>,
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
@@ -133,14 +133,20 @@ impl Shared {
         }
     }
 
-    /// Tells the running replica something; false if there is none.
-    pub(super) fn tell(&self, input: Input) -> bool {
-        let running = self.running.read();
-        running.as_ref().is_some_and(|running| running.inputs.send(input).is_ok())
+    /// Where the work of the running replica is done.
+    pub(super) fn works(&self) -> Option<Arc<Works>> {
+        self.running.read().as_ref().map(|running| Arc::clone(&running.works))
     }
 
-    /// Takes over what the replica says of itself.
-    pub(super) fn note(&self, replica: &Replica<DoorLog>, log: &DoorLog) {
+    /// Tells the running replica something; false if there is none.
+    pub(super) fn tell(&self, input: Input, hand: Hand) -> bool {
+        // Not under the lock: who works for it may need that.
+        self.works().is_some_and(|works| works.tell(input, hand))
+    }
+
+    /// Takes over what the replica says of itself. Returns whether it leads, and its database takes
+    /// writes.
+    pub(super) fn note(&self, replica: &Replica<DoorLog>, log: &DoorLog) -> bool {
         let view = View {
             leader: replica.leader(),
             is_open: replica.open_term().is_some() && log.door.is_leading(),
@@ -151,6 +157,7 @@ impl Shared {
             *known = view;
             self.view_changed.notify_all();
         }
+        view.is_open
     }
 
     /// These are the members: whoever is new is dialled, whoever is gone is not any more.
@@ -225,13 +232,17 @@ impl Handler for Ears {
 
     fn deliver(&self, delivery: Delivery) -> Result<(), Refusal> {
         let shared = self.0.upgrade().ok_or(Refusal::Stopping)?;
-        let Delivery { message, records, credit, .. } = delivery;
+        let Delivery { message, records, credit, lane, is_last } = delivery;
         let records: Result<Vec<_>, _> = records.into_iter().map(SharedRecord::receive).collect();
         let records = records.map_err(|error| {
             tracing::warn!(from = message.from.0, %error, "a damaged record came");
             Refusal::Damaged
         })?;
-        shared.tell(Input::Message(message, records, credit));
+        let hand = match lane {
+            Lane::Bulk => Hand::Receiver { is_last },
+            _ => Hand::Urgent,
+        };
+        shared.tell(Input::Message(message, records, credit), hand);
         Ok(())
     }
 
@@ -244,7 +255,7 @@ impl Handler for Ears {
 
     fn unreachable(&self, node: NodeId) {
         if let Some(shared) = self.0.upgrade() {
-            shared.tell(Input::Unreachable(node));
+            shared.tell(Input::Unreachable(node), Hand::Light);
         }
     }
 }

@@ -1,22 +1,57 @@
 //! Messages on their way out: fewer of them, and with their records.
 
+use std::time::Duration;
+
 use crate::{
+    consensus::Role,
     log::{Log, LogRecord, raft_term},
     message::{ENTRIES_MAX, Message, MessageKind},
 };
 
-use super::{Replica, effect::Effect};
+use super::{
+    Replica,
+    effect::{Effect, Stopped},
+};
 
 /// Bytes of records in one message, at most; a single record may pass it.
 const MESSAGE_LEN_MAX: u64 = 1 << 20;
 
+/// How long a leader waits for an entry to send before it tells the others what is committed.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(1);
+
 impl<L: Log> Replica<L> {
+    /// What is committed goes along with the next entries; where none come, it goes by itself a little
+    /// later. On a busy leader that saves half of all messages.
+    pub(super) fn announce(&mut self) -> Result<(), Stopped> {
+        let committed = self.core.committed();
+        let is_told = |id| self.told_committed.get(&id).is_some_and(|told| *told >= committed);
+        let mut others = self.members.iter().map(|(id, _)| id).filter(|id| *id != self.options.id);
+        let is_new = self.core.role() == Role::Leader && committed > self.announced;
+        if !is_new || others.all(is_told) {
+            self.announce_at = None;
+            return Ok(());
+        }
+        match self.announce_at {
+            Some(at) if self.now >= at => {
+                self.announce_at = None;
+                self.announced = committed;
+                self.core.announce()?;
+            }
+            Some(_) => {}
+            None => self.announce_at = Some(self.now + ANNOUNCE_DELAY),
+        }
+        Ok(())
+    }
+
     /// Sends messages, each with the records that are still in memory.
     pub(super) fn send(&mut self, messages: Vec<Message>) {
         for mut message in messages {
             if message.kind == MessageKind::Heartbeat {
                 // The core says there what the receiver may commit; this is what is committed.
                 message.index = self.core.committed();
+            }
+            if message.kind == MessageKind::Append {
+                self.told_committed.insert(message.to, message.committed);
             }
             let records = message.entries.iter().map(|entry| {
                 let record = self.unsynced.get(&entry.lsn);

@@ -13,6 +13,7 @@ use super::{
     RecordBytes, RecordToSend, Socket, TransportError,
     backoff::Backoff,
     connections::Connection,
+    direct::{Direct, QUIET},
     handshake::{Met, dial},
     outbox::Parcel,
     peer::{Peer, PeerLane},
@@ -23,9 +24,6 @@ use crate::wire::{
     stream::Ping, write_all,
 };
 
-/// After so long without a message the connection is looked at before the next one is written: the peer
-/// may have closed it, and a write would not tell.
-const QUIET: Duration = Duration::from_millis(20);
 /// Bytes of pongs and of a refusal that have come, at most.
 const HEARD_MAX: usize = 4096;
 /// Whoever takes so much is there.
@@ -84,7 +82,7 @@ fn open(shared: &Shared, peer: &Peer, lane: &PeerLane) -> Result<Link, Transport
 
 /// Sends until the connection ends, and says why it did.
 fn connected(shared: &Shared, peer: &Peer, lane: &PeerLane, mut link: Link) -> TransportError {
-    lane.connected();
+    lane.connected(link.socket.plain_clone().map(Direct::new));
     lane.set_outbound(Some(link.connection.number()));
     tracing::debug!(node = peer.node.0, lane = lane.lane.name(), "connected");
     shared.handler.connected(peer.node, lane.lane);
@@ -117,13 +115,14 @@ fn send_all(
 ) -> Result<(), TransportError> {
     let interval = shared.options.ping_interval;
     let mut next_ping = Instant::now() + interval;
-    while lane.outbox.take(batch, next_ping) {
+    let mut rest = Vec::new();
+    while lane.outbox.take(batch, &mut rest, next_ping) {
         let now = Instant::now();
         let is_ping_due = now >= next_ping;
         if is_ping_due || now.duration_since(link.last_written) > QUIET {
             link.hear(peer)?;
         }
-        let mut output = Output::default();
+        let mut output = Output::behind(std::mem::take(&mut rest));
         let count = batch.len();
         let skipped = output.messages(shared, peer, batch);
         if is_ping_due {
@@ -145,7 +144,6 @@ fn send_all(
 }
 
 /// Frames that are written with one call.
-#[derive(Default)]
 struct Output {
     heads: Vec<u8>,
     /// Where each head ends, and the records behind it.
@@ -153,6 +151,12 @@ struct Output {
 }
 
 impl Output {
+    /// Behind what is left of a message.
+    fn behind(rest: Vec<u8>) -> Output {
+        let parts = if rest.is_empty() { Vec::new() } else { vec![(rest.len(), Vec::new())] };
+        Output { heads: rest, parts }
+    }
+
     /// Adds messages. Those whose records cannot be had are left out; returns how many.
     fn messages(&mut self, shared: &Shared, peer: &Peer, batch: &[Parcel]) -> usize {
         let mut skipped = 0;

@@ -48,6 +48,10 @@ pub trait Outlet: Send + Sync {
     /// is called by the writer, in the order of the LSNs, and must only hand the record over: it must not
     /// wait, and must not call the database.
     fn sealed(&self, record: SharedRecord);
+
+    /// The writer has let go after it has sealed something: what takes time, and must not call the
+    /// database for writes, can be done here. It is called by the thread that has sealed, without locks.
+    fn released(&self) {}
 }
 
 /// What a database is in a cluster.
@@ -314,6 +318,12 @@ impl Replicated {
         let outlet = state.outlet.clone();
         drop(state);
         outlet.into_iter().for_each(|outlet| outlet.sealed(record.clone()));
+    }
+
+    /// The writer has let go.
+    pub fn released(&self) {
+        let outlet = self.state.lock().outlet.clone();
+        outlet.into_iter().for_each(|outlet| outlet.released());
     }
 
     /// Parks closures until the record is final that they share. The caller is the writer.
