@@ -203,3 +203,95 @@ impl<J, W> std::fmt::Debug for Station<J, W> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// Sends each job on; a job 0 is its last one, and a job 13 makes it panic.
+    struct Forwards(mpsc::Sender<u64>);
+
+    impl Worker<u64> for Forwards {
+        fn work(&mut self, jobs: VecDeque<u64>) -> Next {
+            for job in jobs {
+                assert_ne!(job, 13, "an unlucky job");
+                self.0.send(job).expect("the test listens");
+                if job == 0 {
+                    return Next::End;
+                }
+            }
+            Next::Wait
+        }
+    }
+
+    fn station() -> (Arc<Station<u64, Forwards>>, mpsc::Receiver<u64>) {
+        let (sender, receiver) = mpsc::channel();
+        let station = Arc::new(Station::new());
+        station.begin(Forwards(sender));
+        (station, receiver)
+    }
+
+    #[test]
+    fn every_job_is_done_once_in_the_order_of_its_thread_whoever_does_it() {
+        const THREADS: u64 = 4;
+        const JOBS: u64 = 20_000;
+        let (station, done) = station();
+        let own = thread::spawn({
+            let station = Arc::clone(&station);
+            move || while station.wait_and_work().expect("nobody panics") {}
+        });
+        thread::scope(|scope| {
+            for number in 1..=THREADS {
+                let station = &station;
+                scope.spawn(move || {
+                    for job in 0..JOBS {
+                        assert!(station.leave(number << 32 | job, 1));
+                        // Some do the work, others leave it to the thread.
+                        if number % 2 == 0 {
+                            station.try_work().expect("nobody panics");
+                        }
+                        station.wake();
+                    }
+                });
+            }
+            let mut next = [0; THREADS as usize + 1];
+            for _ in 0..THREADS * JOBS {
+                let job = done.recv_timeout(Duration::from_secs(60)).expect("no job is forgotten");
+                let number = usize::try_from(job >> 32).expect("a few threads");
+                assert_eq!(job & 0xffff_ffff, next[number], "jobs of thread {number}");
+                next[number] += 1;
+            }
+        });
+        station.put(0);
+        own.join().expect("its thread ends with it");
+        assert!(!station.put(1), "it takes nothing more");
+    }
+
+    #[test]
+    fn panic_of_a_worker_is_told_and_nothing_is_taken_from_then_on() {
+        let (station, done) = station();
+        assert!(station.leave(13, 0) && station.leave(5, 0));
+        assert!(station.try_work().is_err());
+        assert!(!station.leave(6, 0));
+        assert!(!station.wait_and_work().expect("there is nothing to do"));
+        assert!(done.recv().is_err(), "who worked is gone");
+    }
+
+    #[test]
+    fn weight_of_what_waits_is_what_was_left_since_somebody_worked() {
+        let (station, _done) = station();
+        assert!(!station.is_light(100), "there is nothing");
+        station.leave(1, 60);
+        assert!(station.is_light(60));
+        station.leave(2, 60);
+        assert!(!station.is_light(119) && station.is_light(120));
+        station.try_work().expect("nobody panics");
+        station.leave(3, 1);
+        assert!(station.is_light(1));
+    }
+}

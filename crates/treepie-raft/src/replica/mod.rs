@@ -38,6 +38,7 @@ pub use crate::consensus::{Broken, Progress, Role};
 pub use effect::{Effect, Job, Options, ReadError, Refused, Status, Stopped};
 
 use membership::Wanted;
+use outgoing::Notices;
 use reads::Reads;
 use turn::Outstanding;
 
@@ -96,11 +97,7 @@ pub struct Replica<L: Log> {
     /// When the state here was last known to be the leader's.
     fresh: Option<Duration>,
     reads: Reads,
-    /// What others were told that is committed, on a leader; and when those are told who were not.
-    told_committed: BTreeMap<NodeId, Lsn>,
-    announce_at: Option<Duration>,
-    /// What was announced last: who does not hear it is told with what it lacks.
-    announced: Lsn,
+    notices: Notices,
     effects: Vec<Effect<L::Record>>,
 }
 
@@ -165,9 +162,7 @@ impl<L: Log> Replica<L> {
             contact: None,
             fresh: None,
             reads,
-            told_committed: BTreeMap::new(),
-            announce_at: None,
-            announced: Lsn(0),
+            notices: Notices::default(),
             effects: Vec::new(),
             options,
         })
@@ -395,12 +390,6 @@ impl<L: Log> Replica<L> {
     #[must_use]
     pub fn stopped(&self) -> Option<&Stopped> {
         self.stopped.as_ref()
-    }
-
-    /// When there is something to be done that no input brings, besides ticks.
-    #[must_use]
-    pub fn due(&self) -> Option<Duration> {
-        self.announce_at
     }
 
     fn pass_time(&mut self, now: Duration) {

@@ -36,14 +36,14 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, Ordering::AcqRel},
     },
-    txn::{core::Core, follower, replicated::Role},
+    txn::{core::Core, follower, outlet::Role},
 };
 
 pub use self::log::LogRecords;
 use crate::format::shared::effective_term;
 pub use crate::{
     format::{hard_state::HardState, record::RecordKind, shared::SharedRecord},
-    txn::replicated::Outlet,
+    txn::outlet::Outlet,
 };
 
 /// The hard state of a database that was in no cluster before: records without a term are of the first.
