@@ -139,10 +139,6 @@ impl DiskFile for RealFile {
         self.file.write_all_at(buf, offset)
     }
 
-    fn write_medium(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.medium.write_at(&self.file, offset, buf)
-    }
-
     fn allocate(&self, len: u64) -> io::Result<()> {
         allocate(&self.file, len)
     }

@@ -99,11 +99,6 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
     /// Writes all of `buf`; grows the file where it must.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
-    /// As `write_at`, past the cache where that is possible: for long pieces that nobody reads soon. Offset
-    /// and length are multiples of 4 KiB. What it wrote is no more durable than what `write_at` did.
-    fn write_medium(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.write_at(offset, buf)
-    }
     /// Allocates blocks for bytes `0..len` and makes the file at least that long; what was not
     /// written before reads as zeros.
     fn allocate(&self, len: u64) -> io::Result<()>;

@@ -29,9 +29,6 @@ use super::{
 const BUFFER_LEN_MAX: usize = 4 << 20;
 /// A record of this length or more is written from where it is, in bytes.
 const DIRECT_LEN_MIN: usize = 256 << 10;
-/// Blocks of this length or more go past the page cache, in bytes: below, the cache is as fast where its
-/// memory was used before.
-const MEDIUM_LEN_MIN: usize = 1 << 20;
 
 /// Where the next group goes.
 #[derive(Debug)]
@@ -278,11 +275,7 @@ impl Output<'_> {
         self.flush(self.buf.len())?;
         let (blocks, rest) = rest.split_at(rest.len() / JOURNAL_BLOCK_SIZE * JOURNAL_BLOCK_SIZE);
         let offset = self.current.offset + self.written;
-        let file = &self.current.file;
-        let write = match blocks.len() < MEDIUM_LEN_MIN {
-            true => file.write_at(offset, blocks),
-            false => file.write_medium(offset, blocks),
-        };
+        let write = self.current.file.write_at(offset, blocks);
         write.map_err(Error::io("write", &self.current.path))?;
         self.written += blocks.len() as u64;
         Ok(rest)
