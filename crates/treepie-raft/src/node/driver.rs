@@ -10,6 +10,7 @@ use super::{
     feeder::Wanted,
     input::{ChangeDone, Input, Waiting},
     log::{DoorLog, bytes_of},
+    probe::Bug,
     shared::Shared,
     writer::Decision,
 };
@@ -79,7 +80,9 @@ impl Driver {
             let now = clock.now();
             if now >= next_tick {
                 // A database that takes no more writes leads nobody.
-                if let Err(error) = self.hands.log.door.check() {
+                if let Err(error) = self.hands.log.door.check()
+                    && !self.is_deaf()
+                {
                     self.replica.failed(&error);
                 }
                 self.replica.tick(now);
@@ -131,6 +134,7 @@ impl Driver {
             Input::Transfer(to, reply) => drop(reply.send(self.replica.transfer(to))),
             Input::Unreachable(node) => self.replica.unreachable(node),
             Input::InstallEnded(node, is_whole) => self.replica.install_ended(node, is_whole),
+            Input::Failed(_) if self.is_deaf() => {}
             Input::Failed(error) => self.replica.failed(&error),
             Input::Panicked(name) => self.replica.panicked(name),
             Input::Status(reply) => {
@@ -145,6 +149,10 @@ impl Driver {
             Input::Stop => return false,
         }
         true
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.hands.shared.options.probe.has(Bug::FailureUnheard)
     }
 
     fn message(&mut self, now: Duration, message: &Message, records: &[SharedRecord]) {

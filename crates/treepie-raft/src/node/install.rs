@@ -29,6 +29,7 @@ use super::{
     error::NodeError,
     input::Input,
     log::DoorLog,
+    probe::{Bug, Probe, Step},
     shared::Shared,
     start::{start, stop},
 };
@@ -121,6 +122,8 @@ fn receive(shared: &Arc<Shared>, stream: &mut PageStream) -> Result<(), NodeErro
 
 /// Makes a database of the pages that come; returns its last record, and the term of that.
 fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<(Lsn, Term), NodeError> {
+    let probe = &shared.options.probe;
+    probe.at(Step::Receiving)?;
     let mut term = [0; 8];
     stream.read_exact(&mut term).map_err(NodeError::Stream)?;
     let engine = shared.options.engine.clone();
@@ -128,7 +131,9 @@ fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<(Lsn,
     let report = restore(&mut *stream, target, &options, Control::new())?;
     // It ends in order only where its term is right.
     match stream.read(&mut [0; 1]).map_err(NodeError::Stream)? {
-        0 => Ok((report.position.lsn, Term(u64::from_le_bytes(term)))),
+        0 => {
+            probe.at(Step::Received).map(|()| (report.position.lsn, Term(u64::from_le_bytes(term))))
+        }
         _ => Err(wrong("it goes on behind its end")),
     }
 }
@@ -156,12 +161,17 @@ fn prepare(
         }
         _ => HardState { term, vote: 0 },
     };
-    door.append(Some(hard_state), &[])?;
-    door.sync()?;
+    let probe = &shared.options.probe;
+    if !probe.has(Bug::InstalledWithoutVote) {
+        door.append(Some(hard_state), &[])?;
+        door.sync()?;
+    }
     drop(door);
     database.close()?;
+    probe.at(Step::Prepared)?;
     remove(installed)?;
-    rename(received, installed)
+    rename(received, installed)?;
+    probe.at(Step::Installed)
 }
 
 /// Puts a new database in the place of the one that runs. Who holds a handle of the old one goes on to
@@ -189,13 +199,20 @@ fn exchange(
     // From here on it votes for nobody, so that this stays true.
     let hard_state = running.log.door.state().hard_state;
     let installed = beside(path, "installed");
-    let prepared = prepare(shared, (received, &installed), term, Some(hard_state));
-    let exchanged = prepared.and_then(|()| swap(path, &installed));
-    let next = match &exchanged {
-        Ok(()) => shared.options.engine.open(path).map_err(NodeError::from),
-        // The old one goes on, if it is where it was.
-        Err(_) if path.exists() => Ok(running.database.clone()),
-        Err(_) => Err(NodeError::NotRunning),
+    let probe = &shared.options.probe;
+    let exchanged = probe
+        .at(Step::Stopped)
+        .and_then(|()| prepare(shared, (received, &installed), term, Some(hard_state)))
+        .map_err(NotExchanged::as_before)
+        .and_then(|()| swap(path, &installed, probe));
+    let (next, exchanged) = match exchanged {
+        Ok(()) => (shared.options.engine.open(path).map_err(NodeError::from), Ok(())),
+        Err(NotExchanged { is_as_before, error })
+            if is_as_before || probe.has(Bug::GoesOnAside) =>
+        {
+            (Ok(running.database.clone()), Err(error))
+        }
+        Err(NotExchanged { error, .. }) => (Err(NodeError::NotRunning), Err(error)),
     };
     drop(running);
     match next.and_then(|database| start(shared, database)) {
@@ -203,27 +220,46 @@ fn exchange(
         Err(error) => {
             drop(slot);
             shared.give_up();
-            return Err(error);
+            return exchanged.and(Err(error));
         }
     }
     drop(slot);
     exchanged?;
+    probe.at(Step::Started)?;
     remove(&beside(path, "replaced"))
 }
 
-/// Renames the new database to the name of the old one. Where that fails, the old one has its name
-/// again, or nobody has it.
-fn swap(path: &Path, installed: &Path) -> Result<(), NodeError> {
-    let old = beside(path, "replaced");
-    remove(&old)?;
-    let swapped = rename(path, &old).and_then(|()| rename(installed, path));
-    if swapped.is_err() && !path.exists() {
-        rename(&old, path)?;
-    } else if swapped.is_err() && old.exists() {
-        // The new one has the name, and it is not known whether for good: the next start looks.
-        return Err(NodeError::NotRunning);
+/// An exchange has failed.
+struct NotExchanged {
+    /// The old database has its name, and can go on.
+    is_as_before: bool,
+    error: NodeError,
+}
+
+impl NotExchanged {
+    fn as_before(error: NodeError) -> NotExchanged {
+        NotExchanged { is_as_before: true, error }
     }
-    swapped
+}
+
+/// Renames the new database to the name of the old one. Where that fails, the old one has its name
+/// again; or it is not known who has it, and the next start looks.
+fn swap(path: &Path, installed: &Path, probe: &Probe) -> Result<(), NotExchanged> {
+    let old = beside(path, "replaced");
+    remove(&old).map_err(NotExchanged::as_before)?;
+    let put_aside = match probe.has(Bug::OldRemovedFirst) {
+        true => remove(path),
+        false => rename(path, &old),
+    };
+    let swapped = put_aside
+        .and_then(|()| probe.at(Step::Aside))
+        .and_then(|()| rename(installed, path))
+        .and_then(|()| probe.at(Step::Swapped));
+    swapped.map_err(|error| {
+        // Whoever has the name may have it for a moment only, until the folder is synced.
+        let is_back = !path.exists() && rename(&old, path).is_ok();
+        NotExchanged { is_as_before: is_back || !old.exists(), error }
+    })
 }
 
 /// Gets all pages from a member, for a node that has nothing yet.
@@ -240,10 +276,13 @@ pub(super) fn fetch(shared: &Shared, member: NodeId, path: &Path) -> Result<Data
 }
 
 /// Completes an exchange that was cut off between its two renames; removes what others have left.
-pub(super) fn complete(path: &Path) -> Result<(), NodeError> {
+pub(super) fn complete(path: &Path, probe: &Probe) -> Result<(), NodeError> {
     let (installed, replaced) = (beside(path, "installed"), beside(path, "replaced"));
-    if !path.exists() && installed.exists() && replaced.exists() {
+    let is_cut = !path.exists() && installed.exists() && replaced.exists();
+    if is_cut && !probe.has(Bug::ExchangeNotCompleted) {
         rename(&installed, path)?;
+    } else if !path.exists() && replaced.exists() && !installed.exists() {
+        rename(&replaced, path)?;
     }
     for left in [installed, replaced, beside(path, "received")] {
         remove(&left)?;

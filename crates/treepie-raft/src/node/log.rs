@@ -6,6 +6,7 @@ use treepie::{
     replication::{self, Door, RecordKind, SharedRecord},
 };
 
+use super::probe::{Bug, Probe};
 use crate::{
     log::{HardState, Log, LogRecord, LogState},
     message::EntryKind,
@@ -16,6 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct DoorLog {
     pub(super) door: Door,
+    pub(super) probe: Probe,
 }
 
 /// A record as the transport sends it: from the memory in which it was sealed or received.
@@ -119,6 +121,9 @@ impl Log for DoorLog {
     }
 
     fn commit(&self, lsn: Lsn) -> Result<()> {
+        while self.probe.has(Bug::OwnSyncAwaited) && self.door.state().synced < lsn {
+            std::thread::yield_now();
+        }
         self.door.commit(lsn)
     }
 

@@ -15,6 +15,7 @@ use super::{
     feeder::{self, Wanted},
     input::{Input, SealedOutlet},
     log::DoorLog,
+    probe::{Bug, Step},
     shared::{Link, Running, Shared},
     writer::{self, Decision},
 };
@@ -48,7 +49,8 @@ pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running,
         wanted: bounded(WANTED_MAX),
     };
     let outlet = Arc::new(SealedOutlet(queues.inputs.0.clone()));
-    let log = Arc::new(DoorLog { door: database.replicate(outlet)? });
+    let door = database.replicate(outlet)?;
+    let log = Arc::new(DoorLog { door, probe: shared.options.probe.clone() });
     let replica = Replica::open(Arc::clone(&log), options(shared)?, shared.clock.now())?;
     shared.meet(&replica.status().members);
     shared.note(&replica, &log);
@@ -95,8 +97,11 @@ fn spawn(
     let mut threads = Vec::new();
     let mut begin = |name: &'static str, work: Box<dyn FnOnce() + Send>| {
         let (log, shared, inputs) = (Arc::clone(log), Arc::clone(shared), queues.inputs.0.clone());
+        let probe = shared.options.probe.clone();
         let watched = move || {
-            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            let begun = || probe.at(Step::Begun(name)).map(|()| work());
+            let ended = catch_unwind(AssertUnwindSafe(begun));
+            if ended.is_err() && !probe.has(Bug::PanicUnseen) {
                 tracing::error!(name, "a thread of the node has panicked");
                 drop(inputs.send(Input::Panicked(name)));
                 if name == RAFT {
