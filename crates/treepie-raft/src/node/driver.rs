@@ -86,6 +86,9 @@ impl Driver {
                     self.replica.failed(&error);
                 }
                 self.replica.tick(now);
+                if self.hands.log.door.damaged_pages().1 > 0 {
+                    super::repair::begin(&self.hands.shared, now);
+                }
                 next_tick = now + self.tick;
             }
             self.act(now);

@@ -30,10 +30,16 @@ use super::{
     input::Input,
     log::DoorLog,
     probe::{Bug, Probe, Step},
+    repair,
     shared::Shared,
     start::{start, stop},
 };
-use crate::{ids::NodeId, members::Members, transport::PageStream, wire::Refusal};
+use crate::{
+    ids::NodeId,
+    members::Members,
+    transport::PageStream,
+    wire::{Refusal, page::PageRequest},
+};
 
 /// Here are all pages.
 const PUSH: &[u8] = b"push";
@@ -98,11 +104,26 @@ pub(super) fn serve(shared: &Arc<Shared>, mut stream: PageStream) {
             Some(log) => send(shared, &log, &mut stream),
             None => return stream.refuse(Refusal::Stopping),
         },
-        _ => return stream.refuse(Refusal::Lane),
+        _ => return serve_page(shared, stream, &purpose),
     };
     match served {
         Ok(()) => tracing::info!(node, "all pages have gone from one node to the other"),
         Err(error) => tracing::warn!(node, %error, "a page stream has failed"),
+    }
+}
+
+/// Serves a node whose own page is damaged.
+fn serve_page(shared: &Shared, stream: PageStream, purpose: &[u8]) {
+    let node = stream.node();
+    let request = match PageRequest::decode(purpose) {
+        Ok(Some(_)) if shared.place(node).is_none() => return stream.refuse(Refusal::Stranger),
+        Ok(Some(request)) => request,
+        Ok(None) => return stream.refuse(Refusal::Lane),
+        Err(_) => return stream.refuse(Refusal::Damaged),
+    };
+    match repair::serve(shared, stream, request) {
+        Ok(()) => tracing::info!(node = node.0, page = request.page, "a page was given away"),
+        Err(error) => tracing::warn!(node = node.0, page = request.page, %error, "it was not"),
     }
 }
 
@@ -319,6 +340,6 @@ fn rename(from: &Path, to: &Path) -> Result<(), NodeError> {
     synced.map_err(|source| NodeError::Folder { action: "rename to", path: to.into(), source })
 }
 
-fn wrong(what: &'static str) -> NodeError {
+pub(super) fn wrong(what: &'static str) -> NodeError {
     NodeError::Stream(io::Error::new(io::ErrorKind::InvalidData, what))
 }

@@ -15,6 +15,7 @@ mod install;
 mod log;
 mod options;
 mod probe;
+mod repair;
 mod shared;
 mod start;
 mod writer;
@@ -27,7 +28,10 @@ use std::{
 };
 
 use crossbeam_channel::bounded;
-use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
+use treepie::{
+    Database, Receipt, Snapshot, WriteTxn,
+    ids::{Lsn, PageId},
+};
 
 use self::{
     input::{Input, Waiting},
@@ -49,6 +53,7 @@ pub use self::{
     error::NodeError,
     input::{AgeDone, ChangeDone, ReadDone},
     options::NodeOptions,
+    repair::Repairs,
 };
 
 /// How long a node is asked for its status before it counts as not running.
@@ -76,6 +81,8 @@ pub struct NodeStatus {
     pub peers: Vec<PeerStatus>,
     /// How far its database is.
     pub database: treepie::Stats,
+    /// Damaged pages, and what became of them.
+    pub repairs: Repairs,
 }
 
 impl Node {
@@ -361,7 +368,24 @@ impl Node {
         let answered = answer.recv_timeout(STATUS_PATIENCE);
         let (replica, stopped) = answered.map_err(|_| NodeError::NotRunning)?;
         let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
-        Ok(NodeStatus { replica, stopped, peers, database: self.database()?.stats() })
+        let database = self.database()?;
+        let repairs = repair::counts(&self.shared, &database);
+        Ok(NodeStatus { replica, stopped, peers, database: database.stats(), repairs })
+    }
+
+    /// Verifies pages as they are now, and takes those that are damaged from other nodes. Pages that are met
+    /// by reads, by [`check`](Database::check) and by applying are repaired without being asked for.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`]. What could not be repaired is in the counts.
+    pub fn repair(&self, pages: &[PageId]) -> Result<Repairs, NodeError> {
+        let database = self.database()?;
+        for page in pages {
+            // One that is damaged is noted.
+            drop(database.verify_page(*page));
+        }
+        repair::round(&self.shared, &database);
+        Ok(repair::counts(&self.shared, &database))
     }
 
     fn tell(&self, input: Input) -> Result<(), NodeError> {

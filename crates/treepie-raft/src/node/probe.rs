@@ -48,6 +48,10 @@ pub enum Bug {
     FailureUnheard,
     /// A commit waits for the sync of the leader itself.
     OwnSyncAwaited,
+    /// The node does not ask for damaged pages.
+    NeverRepairs,
+    /// Applying does not wait for a page that it needs.
+    ApplyingStops,
 }
 
 /// What a test has put in.

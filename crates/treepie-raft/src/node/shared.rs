@@ -14,6 +14,7 @@ use super::{
     input::{Clock, Input, Waiting},
     log::DoorLog,
     options::NodeOptions,
+    repair::Repairing,
 };
 use crate::{
     ids::{ClusterId, NodeId},
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     pub(super) left: Mutex<Vec<Waiting>>,
     /// One state is received at a time.
     pub(super) installing: Mutex<()>,
+    /// Damaged pages that are fetched from others.
+    pub(super) repairing: Repairing,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -76,6 +79,7 @@ impl Shared {
             view_changed: Condvar::new(),
             left: Mutex::new(Vec::new()),
             installing: Mutex::new(()),
+            repairing: Repairing::default(),
             threads: Mutex::new(Vec::new()),
         }
     }

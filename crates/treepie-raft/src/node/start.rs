@@ -50,7 +50,7 @@ pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running,
     };
     let outlet = Arc::new(SealedOutlet(queues.inputs.0.clone()));
     let door = database.replicate(outlet)?;
-    let log = Arc::new(DoorLog { door, probe: shared.options.probe.clone() });
+    let log = Arc::new(DoorLog::new(door, shared.options.probe.clone()));
     let replica = Replica::open(Arc::clone(&log), options(shared)?, shared.clock.now())?;
     shared.meet(&replica.status().members);
     shared.note(&replica, &log);

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use treepie::{Error, ids::Lsn, ids::Term, replication::SharedRecord};
 
 use super::{input::Input, log::DoorLog};
@@ -108,8 +108,8 @@ pub(super) fn decide(log: &Arc<DoorLog>, decisions: &Receiver<Decision>, inputs:
     }
 }
 
-/// Where memory or journal are used up by an old snapshot, it is tried again until there is room, or
-/// something else is to be done.
+/// Where memory or journal are used up by an old snapshot, or a page is damaged and is being fetched from
+/// another node, it is tried again until that is over, or something else is to be done.
 fn commit(
     log: &DoorLog,
     lsn: Lsn,
@@ -119,14 +119,18 @@ fn commit(
     loop {
         match log.commit(lsn) {
             Ok(()) => return Ok(Some(Input::Applied(lsn))),
-            Err(Error::Bound { .. }) if next.is_none() => {
-                *next = decisions.recv_timeout(RETRY_INTERVAL).ok();
-                if next.is_some() {
-                    return Ok(None);
+            Err(error) if next.is_none() && log.may_come_right(&error) => {
+                match decisions.recv_timeout(RETRY_INTERVAL) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    // Something else is to be done, or nothing ever again.
+                    other => {
+                        *next = other.ok();
+                        return Ok(None);
+                    }
                 }
             }
             // What comes next is a later commit, or does not need this one.
-            Err(Error::Bound { .. }) => return Ok(None),
+            Err(error) if log.may_come_right(&error) => return Ok(None),
             Err(error) => return Err(error),
         }
     }

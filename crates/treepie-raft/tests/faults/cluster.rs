@@ -156,10 +156,10 @@ impl Cluster {
                     lsn = receipt.lsn;
                     true
                 }
-                // What may be done already does no harm when it is done again.
-                Err(NodeError::Engine(Error::NotLeader { .. } | Error::OutcomeUnknown { .. })) => {
-                    false
-                }
+                // What may be done already does no harm when it is done again; a damaged page is repaired.
+                Err(NodeError::Engine(
+                    Error::NotLeader { .. } | Error::OutcomeUnknown { .. } | Error::Corrupt { .. },
+                )) => false,
                 Err(error) => panic!("{error}"),
             }
         })?;

@@ -7,4 +7,5 @@ mod disk;
 mod exchange;
 mod failures;
 mod gate;
+mod rot;
 mod slow;
