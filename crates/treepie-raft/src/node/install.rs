@@ -31,6 +31,7 @@ use super::{
     log::DoorLog,
     probe::{Bug, Probe, Step},
     repair,
+    resume::{ResumedStream, is_for, is_more},
     shared::Shared,
     start::{start, stop},
 };
@@ -59,51 +60,57 @@ impl Outlet for Nowhere {
 
 /// Gives a node all pages, and waits until it has taken them over.
 pub(super) fn push(shared: &Shared, log: &DoorLog, peer: NodeId) -> Result<(), NodeError> {
-    let transport = shared.transport.get().ok_or(NodeError::NotRunning)?;
     // What follows the pages stays in the journal until they are taken over.
     let _pin = log.door.records(log.door.state().committed)?;
-    let mut stream = transport.open_pages(peer, PUSH.to_vec())?;
+    let mut stream = ResumedStream::dial(shared, peer, PUSH)?;
     send(shared, log, &mut stream)?;
-    stream.set_patience(TAKE_OVER_MAX).map_err(NodeError::Stream)?;
-    let mut taken = [0; 1];
-    stream.read_exact(&mut taken).map_err(NodeError::Stream)?;
+    let taken = [stream.finish_and_hear(TAKE_OVER_MAX)?];
     if taken == TAKEN { Ok(()) } else { Err(wrong("it did not take them over")) }
 }
 
-fn send(shared: &Shared, log: &DoorLog, stream: &mut PageStream) -> Result<(), NodeError> {
+fn send(shared: &Shared, log: &DoorLog, stream: &mut ResumedStream<'_>) -> Result<(), NodeError> {
     let database = shared.database().ok_or(NodeError::NotRunning)?;
     let term = log.door.state();
     let term = log.door.term(term.committed).ok_or_else(|| wrong("its term is not known"))?;
     stream.write_all(&term.0.to_le_bytes()).map_err(NodeError::Stream)?;
     let (stream, report) = backup(&database, stream, &BackupOptions::new(), Control::new())?;
-    // Another leader may have come in between; then the other side sees a stream without an end.
+    // Another leader may have come in between.
     if log.door.term(report.summary.last.lsn) != Some(term) {
+        stream.refuse(Refusal::Stopping);
         return Err(wrong("the term has changed meanwhile; it may be tried again"));
     }
-    stream.finish().map_err(NodeError::Stream)
+    stream.flush().map_err(NodeError::Stream)
 }
 
 /// Serves a page stream that another node has opened.
-pub(super) fn serve(shared: &Arc<Shared>, mut stream: PageStream) {
+pub(super) fn serve(shared: &Arc<Shared>, stream: PageStream) {
     let node = stream.node().0;
     let purpose = stream.purpose().to_vec();
     let served = match &purpose[..] {
         // Nobody but the leader knows that this node lacks records.
-        PUSH if shared.view.lock().leader != Some(stream.node()) => {
+        push if is_for(push, PUSH) && shared.view.lock().leader != Some(stream.node()) => {
             return stream.refuse(Refusal::Stranger);
         }
-        PUSH => match shared.installing.try_lock() {
-            Some(_turn) => receive(shared, &mut stream),
-            None => return stream.refuse(Refusal::Busy),
+        push if is_for(push, PUSH) => match shared.installing.try_lock() {
+            Some(_turn) => ResumedStream::accept(shared, stream, PUSH)
+                .and_then(|mut stream| receive(shared, &mut stream)),
+            None => {
+                shared.streams.give_cut_ones_up();
+                return stream.refuse(Refusal::Busy);
+            }
         },
         // A member whose pages are gone has forgotten its votes too.
-        FETCH if shared.place(stream.node()).is_some() => {
+        fetch if is_for(fetch, FETCH) && shared.place(stream.node()).is_some() => {
             return stream.refuse(Refusal::Stranger);
         }
-        FETCH => match shared.log() {
-            Some(log) => send(shared, &log, &mut stream),
+        fetch if is_for(fetch, FETCH) => match shared.log() {
+            Some(log) => ResumedStream::accept(shared, stream, FETCH).and_then(|mut stream| {
+                send(shared, &log, &mut stream)?;
+                stream.finish_and_hear(TAKE_OVER_MAX).map(drop)
+            }),
             None => return stream.refuse(Refusal::Stopping),
         },
+        more if is_more(more) => return shared.streams.hand_over(stream),
         _ => return serve_page(shared, stream, &purpose),
     };
     match served {
@@ -128,7 +135,7 @@ fn serve_page(shared: &Shared, stream: PageStream, purpose: &[u8]) {
 }
 
 /// Takes all pages, and exchanges the database.
-fn receive(shared: &Arc<Shared>, stream: &mut PageStream) -> Result<(), NodeError> {
+fn receive(shared: &Arc<Shared>, stream: &mut ResumedStream<'_>) -> Result<(), NodeError> {
     let path = shared.path();
     if !path.exists() {
         return Err(NodeError::NotRunning);
@@ -137,12 +144,20 @@ fn receive(shared: &Arc<Shared>, stream: &mut PageStream) -> Result<(), NodeErro
     remove(&received)?;
     let state = take(shared, stream, &received)?;
     exchange(shared, &path, &received, state)?;
+    say_taken(stream.stream())
+}
+
+fn say_taken(stream: &mut PageStream) -> Result<(), NodeError> {
     stream.write_all(&TAKEN).map_err(NodeError::Stream)?;
     stream.finish().map_err(NodeError::Stream)
 }
 
 /// Makes a database of the pages that come; returns its last record, and the term of that.
-fn take(shared: &Shared, stream: &mut PageStream, target: &Path) -> Result<(Lsn, Term), NodeError> {
+fn take(
+    shared: &Shared,
+    stream: &mut ResumedStream<'_>,
+    target: &Path,
+) -> Result<(Lsn, Term), NodeError> {
     let probe = &shared.options.probe;
     probe.at(Step::Receiving)?;
     let mut term = [0; 8];
@@ -286,11 +301,11 @@ fn swap(path: &Path, installed: &Path, probe: &Probe) -> Result<(), NotExchanged
 /// Gets all pages from a member, for a node that has nothing yet.
 pub(super) fn fetch(shared: &Shared, member: NodeId, path: &Path) -> Result<Database, NodeError> {
     let _turn = shared.installing.lock();
-    let transport = shared.transport.get().ok_or(NodeError::NotRunning)?;
-    let mut stream = transport.open_pages(member, FETCH.to_vec())?;
+    let mut stream = ResumedStream::dial(shared, member, FETCH)?;
     let (received, installed) = (beside(path, "received"), beside(path, "installed"));
     remove(&received)?;
     let (_, term) = take(shared, &mut stream, &received)?;
+    say_taken(stream.stream())?;
     prepare(shared, (&received, &installed), term, None)?;
     rename(&installed, path)?;
     Ok(shared.options.engine.open(path)?)

@@ -16,6 +16,7 @@ mod log;
 mod options;
 mod probe;
 mod repair;
+mod resume;
 mod shared;
 mod start;
 mod writer;
@@ -54,6 +55,7 @@ pub use self::{
     input::{AgeDone, ChangeDone, ReadDone},
     options::NodeOptions,
     repair::Repairs,
+    resume::Resumptions,
 };
 
 /// How long a node is asked for its status before it counts as not running.
@@ -83,6 +85,8 @@ pub struct NodeStatus {
     pub database: treepie::Stats,
     /// Damaged pages, and what became of them.
     pub repairs: Repairs,
+    /// Page streams that were cut, and went on.
+    pub resumptions: Resumptions,
 }
 
 impl Node {
@@ -370,7 +374,8 @@ impl Node {
         let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
         let database = self.database()?;
         let repairs = repair::counts(&self.shared, &database);
-        Ok(NodeStatus { replica, stopped, peers, database: database.stats(), repairs })
+        let resumptions = self.shared.streams.resumptions();
+        Ok(NodeStatus { replica, stopped, peers, database: database.stats(), repairs, resumptions })
     }
 
     /// Verifies pages as they are now, and takes those that are damaged from other nodes. Pages that are met
@@ -410,6 +415,7 @@ impl Node {
             start::stop(&mut running);
             running.database.clone()
         });
+        self.shared.streams.stop();
         if let Some(transport) = self.shared.transport.get() {
             transport.stop();
         }

@@ -11,6 +11,8 @@ use super::NodeError;
 pub enum Step {
     /// A thread of the running replica begins.
     Begun(&'static str),
+    /// So many MiB of a page stream were sent before, and are with the next bytes.
+    Sent(u64, u64),
     /// Pages are about to come.
     Receiving,
     /// They have come, and are verified.
@@ -50,6 +52,8 @@ pub enum Bug {
     OwnSyncAwaited,
     /// The node does not ask for damaged pages.
     NeverRepairs,
+    /// A page stream that was cut does not go on.
+    NeverResumes,
     /// Applying does not wait for a page that it needs.
     ApplyingStops,
 }

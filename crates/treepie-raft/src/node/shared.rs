@@ -15,6 +15,7 @@ use super::{
     log::DoorLog,
     options::NodeOptions,
     repair::Repairing,
+    resume::Streams,
 };
 use crate::{
     ids::{ClusterId, NodeId},
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) left: Mutex<Vec<Waiting>>,
     /// One state is received at a time.
     pub(super) installing: Mutex<()>,
+    /// Page streams that may go on over another connection.
+    pub(super) streams: Streams,
     /// Damaged pages that are fetched from others.
     pub(super) repairing: Repairing,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -79,6 +82,7 @@ impl Shared {
             view_changed: Condvar::new(),
             left: Mutex::new(Vec::new()),
             installing: Mutex::new(()),
+            streams: Streams::default(),
             repairing: Repairing::default(),
             threads: Mutex::new(Vec::new()),
         }

@@ -7,5 +7,6 @@ mod disk;
 mod exchange;
 mod failures;
 mod gate;
+mod resumed;
 mod rot;
 mod slow;
