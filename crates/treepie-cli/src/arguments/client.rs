@@ -241,6 +241,11 @@ pub struct Node {
     /// Members of a cluster to join, and where they listen for clients
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub peers: Vec<String>,
+    /// Number under which this node was a member before, and whose database is lost, damaged or not that of
+    /// the cluster: it is removed, its folder put aside, and this node, of a new number, takes its place
+    #[arg(long, value_name = "NUMBER", requires = "peers")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub rebuild: Option<u64>,
     /// How connections are protected.
     #[command(flatten)]
     pub security: Security,

@@ -18,7 +18,7 @@ use treepie_raft::{
     transport::Security,
 };
 
-use super::changing;
+use super::{changing, rebuilt::Rebuilding};
 use crate::{
     arguments::client::{Node, Security as SecurityArguments},
     failure::{Failure, Result},
@@ -170,14 +170,22 @@ pub fn run(arguments: &Node, output: &mut Output) -> Result<()> {
     // Before anything is begun: a signal that comes early is not lost.
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(Failure::io("wait for", "signals"))?;
+    let security = security(&arguments.security)?;
+    let rebuilding = match arguments.rebuild {
+        Some(old) => Some(Rebuilding::begin(arguments, NodeId(old), &security)?),
+        None => None,
+    };
     let node = start_node(NodeOptions {
         id: NodeId(arguments.id),
         dir: arguments.dir.clone(),
         listen: arguments.listen.clone(),
         nodes: arguments.nodes.clone(),
         peers: arguments.peers.clone(),
-        security: security(&arguments.security)?,
+        security,
     })?;
+    if let Some(rebuilding) = rebuilding {
+        rebuilding.finish(&node.node)?;
+    }
     let serving =
         Serving { node: arguments.id, clients: node.address(), nodes: node.node_address() };
     output.either(&serving, |serving| {

@@ -241,3 +241,44 @@ fn cluster_of_three_processes_goes_on_when_its_leader_is_killed() {
     let there = ["client", "get", "t", "c", "--at", &back.address, "--insecure-loopback"];
     assert_eq!(insist(&place, &there), "3\n");
 }
+
+#[test]
+fn node_whose_database_is_of_no_use_is_rebuilt_by_one_command_that_may_be_repeated() {
+    let place = Place::new();
+    let first = Node::numbered(&place, "1", "d1", &[]);
+    let only = first.address.clone();
+    insist(&place, &["client", "put", "t", "a", "1", "--at", &only, "--insecure-loopback"]);
+    let second = Node::numbered(&place, "2", "d2", &["--peers", &only]);
+    let mut third = Node::numbered(&place, "3", "d3", &["--peers", &only]);
+    for id in ["2", "3"] {
+        insist(&place, &["member", "promote", "--id", id, "--at", &only, "--insecure-loopback"]);
+    }
+    let rebuild = |id: &str| {
+        let node = ["node", "--id", id, "--dir", "d3", "--listen", "127.0.0.1:0"];
+        place.run(
+            &[&node[..], &["--peers", &only, "--rebuild", "3", "--insecure-loopback"]].concat(),
+        )
+    };
+    // Nothing is done under the old number, or while the old node runs.
+    rebuild("3").failed(2);
+    let said = rebuild("4");
+    assert!(said.failed(2).contains("somebody has the database open"), "{}", said.err);
+    third.child.kill().unwrap();
+    third.child.wait().unwrap();
+    std::fs::write(place.path("d3").join("data"), b"rot").unwrap();
+    let rebuilt = Node::numbered(&place, "4", "d3", &["--peers", &only, "--rebuild", "3"]);
+    assert!(place.path("d3.node-3").join("journal").exists(), "the old folder was put aside");
+    let all = format!("{only},{}", second.address);
+    let members = ["member", "list", "--at", &all, "--insecure-loopback", "--json"];
+    let members = objects(&insist(&place, &members));
+    let voters: Vec<_> = members.iter().filter(|member| member["voter"] == json!(true)).collect();
+    assert_eq!((members.len(), voters.len()), (3, 3), "{members:?}");
+    assert!(members.iter().all(|member| member["node"] != json!(3)), "{members:?}");
+    insist(&place, &["client", "put", "t", "b", "2", "--at", &all, "--insecure-loopback"]);
+    rebuilt.stop(&place);
+    // Given again as it was, it starts what it has made.
+    let again = Node::numbered(&place, "4", "d3", &["--peers", &only, "--rebuild", "3"]);
+    let get = ["client", "get", "t", "b", "--at", &again.address, "--insecure-loopback"];
+    assert_eq!(insist(&place, &get), "2\n");
+    again.stop(&place);
+}

@@ -14,6 +14,7 @@ use super::{
     feeder::Wanted,
     input::{ChangeDone, Input, Waiting},
     log::{DoorLog, bytes_of},
+    probe::Bug,
     shared::Shared,
     station::{Next, Worker},
     works::Works,
@@ -83,10 +84,15 @@ impl Driver {
         let now = self.hands.shared.clock.now();
         if now >= self.next_tick {
             // A database that takes no more writes leads nobody.
-            if let Err(error) = self.hands.log.door.check() {
+            if let Err(error) = self.hands.log.door.check()
+                && !self.is_deaf()
+            {
                 self.replica.failed(&error);
             }
             self.replica.tick(now);
+            if self.hands.log.door.damaged_pages().1 > 0 {
+                super::repair::begin(&self.hands.shared, now);
+            }
             self.next_tick = now + self.tick;
         }
         self.act(now);
@@ -126,6 +132,7 @@ impl Driver {
             Input::Transfer(to, reply) => drop(reply.send(self.replica.transfer(to))),
             Input::Unreachable(node) => self.replica.unreachable(node),
             Input::InstallEnded(node, is_whole) => self.replica.install_ended(node, is_whole),
+            Input::Failed(_) if self.is_deaf() => {}
             Input::Failed(error) => self.replica.failed(&error),
             Input::Panicked(name) => self.replica.panicked(name),
             Input::Status(reply) => {
@@ -143,6 +150,10 @@ impl Driver {
             Input::Stop => return false,
         }
         true
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.hands.shared.options.probe.has(Bug::FailureUnheard)
     }
 
     fn message(&mut self, now: Duration, message: &Message, records: &[SharedRecord]) {

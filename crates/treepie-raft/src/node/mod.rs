@@ -14,6 +14,9 @@ mod input;
 mod install;
 mod log;
 mod options;
+mod probe;
+mod repair;
+mod resume;
 mod shared;
 mod start;
 mod station;
@@ -28,7 +31,10 @@ use std::{
 };
 
 use crossbeam_channel::bounded;
-use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
+use treepie::{
+    Database, Receipt, Snapshot, WriteTxn,
+    ids::{Lsn, PageId},
+};
 
 use self::{
     input::{Input, Waiting},
@@ -42,10 +48,17 @@ use crate::{
     transport::{PeerStatus, TcpTransport, TransportOptions},
 };
 
+#[cfg(not(feature = "planted"))]
+use self::probe::{Bug, Probe};
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub use self::probe::{Bug, Probe, Step};
 pub use self::{
     error::NodeError,
     input::{AgeDone, ChangeDone, ReadDone},
     options::NodeOptions,
+    repair::Repairs,
+    resume::Resumptions,
 };
 
 /// How long a node is asked for its status before it counts as not running.
@@ -73,6 +86,10 @@ pub struct NodeStatus {
     pub peers: Vec<PeerStatus>,
     /// How far its database is.
     pub database: treepie::Stats,
+    /// Damaged pages, and what became of them.
+    pub repairs: Repairs,
+    /// Page streams that were cut, and went on.
+    pub resumptions: Resumptions,
 }
 
 impl Node {
@@ -96,7 +113,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn open(path: impl AsRef<Path>, options: NodeOptions) -> Result<Node, NodeError> {
-        install::complete(path.as_ref())?;
+        install::complete(path.as_ref(), &options.probe)?;
         let database = options.engine.open(path)?;
         Node::start(database, options)
     }
@@ -106,7 +123,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Folder`] when an exchange that was cut off cannot be completed.
     pub fn is_there(path: impl AsRef<Path>) -> Result<bool, NodeError> {
-        install::complete(path.as_ref())?;
+        install::complete(path.as_ref(), &Probe::default())?;
         Ok(path.as_ref().join("data").exists())
     }
 
@@ -222,7 +239,7 @@ impl Node {
     #[track_caller]
     pub fn read_stale(&self, bound: Duration) -> Result<Snapshot, NodeError> {
         let age = self.staleness()?;
-        if age.is_none_or(|age| age > bound) {
+        if age.is_none_or(|age| age > bound) && !self.shared.options.probe.has(Bug::AgeNotAsked) {
             let age_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok());
             return Err(NodeError::Stale { node: self.id(), age_ms: age_ms.unwrap_or(u64::MAX) });
         }
@@ -358,7 +375,25 @@ impl Node {
         let answered = answer.recv_timeout(STATUS_PATIENCE);
         let (replica, stopped) = answered.map_err(|_| NodeError::NotRunning)?;
         let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
-        Ok(NodeStatus { replica, stopped, peers, database: self.database()?.stats() })
+        let database = self.database()?;
+        let repairs = repair::counts(&self.shared, &database);
+        let resumptions = self.shared.streams.resumptions();
+        Ok(NodeStatus { replica, stopped, peers, database: database.stats(), repairs, resumptions })
+    }
+
+    /// Verifies pages as they are now, and takes those that are damaged from other nodes. Pages that are met
+    /// by reads, by [`check`](Database::check) and by applying are repaired without being asked for.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`]. What could not be repaired is in the counts.
+    pub fn repair(&self, pages: &[PageId]) -> Result<Repairs, NodeError> {
+        let database = self.database()?;
+        for page in pages {
+            // One that is damaged is noted.
+            drop(database.verify_page(*page));
+        }
+        repair::round(&self.shared, &database);
+        Ok(repair::counts(&self.shared, &database))
     }
 
     fn tell(&self, input: Input) -> Result<(), NodeError> {
@@ -383,6 +418,7 @@ impl Node {
             start::stop(&mut running);
             running.database.clone()
         });
+        self.shared.streams.stop();
         if let Some(transport) = self.shared.transport.get() {
             transport.stop();
         }

@@ -13,6 +13,8 @@ use super::{
     input::{Clock, Input, Waiting},
     log::DoorLog,
     options::NodeOptions,
+    repair::Repairing,
+    resume::Streams,
     works::{Hand, Works},
 };
 use crate::{
@@ -59,6 +61,10 @@ pub(super) struct Shared {
     pub(super) left: Mutex<Vec<Waiting>>,
     /// One state is received at a time.
     pub(super) installing: Mutex<()>,
+    /// Page streams that may go on over another connection.
+    pub(super) streams: Streams,
+    /// Damaged pages that are fetched from others.
+    pub(super) repairing: Repairing,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -76,6 +82,8 @@ impl Shared {
             view_changed: Condvar::new(),
             left: Mutex::new(Vec::new()),
             installing: Mutex::new(()),
+            streams: Streams::default(),
+            repairing: Repairing::default(),
             threads: Mutex::new(Vec::new()),
         }
     }

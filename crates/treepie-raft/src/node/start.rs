@@ -15,6 +15,7 @@ use super::{
     feeder,
     input::{Input, SealedOutlet},
     log::DoorLog,
+    probe::{Bug, Step},
     shared::{Link, Running, Shared},
     works::{self, Works},
     writer::{Decider, JournalWriter},
@@ -35,7 +36,8 @@ const FEEDER: &str = "treepie feeder";
 pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running, NodeError> {
     let works = Arc::new(Works::new());
     let outlet = Arc::new(SealedOutlet(Arc::clone(&works)));
-    let log = Arc::new(DoorLog { door: database.replicate(outlet)? });
+    let door = database.replicate(outlet)?;
+    let log = Arc::new(DoorLog::new(door, shared.options.probe.clone()));
     let replica = Replica::open(Arc::clone(&log), options(shared)?, shared.clock.now())?;
     shared.meet(&replica.status().members);
     shared.note(&replica, &log);
@@ -89,7 +91,15 @@ fn spawn(
     works.replica.begin(driver);
     let mut threads = Vec::new();
     let mut begin = |name: &'static str, work: Box<dyn FnOnce() + Send>| {
-        let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+        let (probe, with) = (shared.options.probe.clone(), Arc::clone(&works));
+        let watched = move || {
+            let begun = || probe.at(Step::Begun(name)).map(|()| work());
+            let ended = catch_unwind(AssertUnwindSafe(begun));
+            if ended.is_err() && !probe.has(Bug::PanicUnseen) {
+                with.panicked(name);
+            }
+        };
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(watched);
         spawned.map(|thread| threads.push(thread)).map_err(NodeError::Stream)
     };
     let with = Arc::clone(&works);
@@ -98,14 +108,8 @@ fn spawn(
     begin(works::JOURNAL, Box::new(move || with.serve_journal()))?;
     let with = Arc::clone(&works);
     begin(works::COMMIT, Box::new(move || with.serve_decisions()))?;
-    let feed = move || {
-        let fed =
-            catch_unwind(AssertUnwindSafe(|| feeder::feed(&log, &transport, &wanted, &works)));
-        if fed.is_err() {
-            works.panicked(FEEDER);
-        }
-    };
-    begin(FEEDER, Box::new(feed))?;
+    let with = Arc::clone(&works);
+    begin(FEEDER, Box::new(move || feeder::feed(&log, &transport, &wanted, &with)))?;
     Ok(threads)
 }
 

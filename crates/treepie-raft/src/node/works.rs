@@ -155,6 +155,7 @@ impl Works {
             return;
         }
         // Nobody listens any more: whoever waits is told here.
+        self.replica.shut();
         self.journal.shut();
         self.decisions.shut();
         let Some((shared, log)) = self.concerned.get() else { return };

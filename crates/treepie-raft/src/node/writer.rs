@@ -138,12 +138,13 @@ impl Worker<Decision> for Decider {
 }
 
 impl Decider {
-    /// Where memory or journal are used up by an old snapshot, it is tried again until there is room, or
-    /// something else is to be done: a later commit, or what does not need this one.
+    /// Where memory or journal are used up by an old snapshot, or a page is damaged and is being fetched
+    /// from another node, it is tried again until that is over, or something else is to be done: a later
+    /// commit, or what does not need this one.
     fn commit(&mut self, lsn: Lsn) -> Result<Option<Input>, Error> {
         match self.log.commit(lsn) {
             Ok(()) => Ok(Some(Input::Applied(lsn))),
-            Err(Error::Bound { .. }) => {
+            Err(error) if self.log.may_come_right(&error) => {
                 self.waiting = Some(lsn);
                 Ok(None)
             }

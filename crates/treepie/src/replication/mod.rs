@@ -131,6 +131,14 @@ impl Door {
         self.core.check_poison()
     }
 
+    /// How many pages of the data file did not verify when they were read, and were not written since; and
+    /// how many of them nobody has supplied yet ([`Database::repair_page`](crate::Database::repair_page)).
+    #[must_use]
+    pub fn damaged_pages(&self) -> (u64, u64) {
+        let damaged = &self.core.pager.damaged;
+        (damaged.len(), damaged.open_len())
+    }
+
     /// How far the log is.
     #[must_use]
     pub fn state(&self) -> LogState {
