@@ -56,19 +56,25 @@ pub(super) fn push(shared: &Shared, log: &DoorLog, peer: NodeId) -> Result<(), N
     // What follows the pages stays in the journal until they are taken over.
     let _pin = log.door.records(log.door.state().committed)?;
     let mut stream = transport.open_pages(peer, PUSH.to_vec())?;
-    send(shared, log, &mut stream)?;
+    let install = shared.installs.begin(peer);
+    send(shared, log, &mut stream, install.watch())?;
     stream.set_patience(TAKE_OVER_MAX).map_err(NodeError::Stream)?;
     let mut taken = [0; 1];
     stream.read_exact(&mut taken).map_err(NodeError::Stream)?;
     if taken == TAKEN { Ok(()) } else { Err(wrong("it did not take them over")) }
 }
 
-fn send(shared: &Shared, log: &DoorLog, stream: &mut PageStream) -> Result<(), NodeError> {
+fn send(
+    shared: &Shared,
+    log: &DoorLog,
+    stream: &mut PageStream,
+    control: Control,
+) -> Result<(), NodeError> {
     let database = shared.database().ok_or(NodeError::NotRunning)?;
     let term = log.door.state();
     let term = log.door.term(term.committed).ok_or_else(|| wrong("its term is not known"))?;
     stream.write_all(&term.0.to_le_bytes()).map_err(NodeError::Stream)?;
-    let (stream, report) = backup(&database, stream, &BackupOptions::new(), Control::new())?;
+    let (stream, report) = backup(&database, stream, &BackupOptions::new(), control)?;
     // Another leader may have come in between; then the other side sees a stream without an end.
     if log.door.term(report.summary.last.lsn) != Some(term) {
         return Err(wrong("the term has changed meanwhile; it may be tried again"));
@@ -94,7 +100,7 @@ pub(super) fn serve(shared: &Arc<Shared>, mut stream: PageStream) {
             return stream.refuse(Refusal::Stranger);
         }
         FETCH => match shared.log() {
-            Some(log) => send(shared, &log, &mut stream),
+            Some(log) => send(shared, &log, &mut stream, Control::new()),
             None => return stream.refuse(Refusal::Stopping),
         },
         _ => return stream.refuse(Refusal::Lane),

@@ -13,12 +13,15 @@ mod feeder;
 mod input;
 mod install;
 mod log;
+mod moves;
 mod options;
+mod progress;
 mod shared;
 mod start;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::Arc,
@@ -29,7 +32,7 @@ use crossbeam_channel::bounded;
 use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
 
 use self::{
-    input::{Input, Waiting},
+    input::{Answered, Input, Waiting},
     shared::{Ears, Shared, Stored},
 };
 use crate::{
@@ -43,6 +46,7 @@ pub use self::{
     error::NodeError,
     input::{AgeDone, ChangeDone, ReadDone},
     options::NodeOptions,
+    progress::InstallProgress,
 };
 
 /// How long a node is asked for its status before it counts as not running.
@@ -66,6 +70,10 @@ pub struct NodeStatus {
     pub replica: Status,
     /// Why it takes no more part, if it does not.
     pub stopped: Option<Stopped>,
+    /// How long other nodes were not heard; those that never were are missing.
+    pub silent: BTreeMap<NodeId, Duration>,
+    /// How far page streams are that it sends to members.
+    pub installs: BTreeMap<NodeId, InstallProgress>,
     /// Its connections.
     pub peers: Vec<PeerStatus>,
     /// How far its database is.
@@ -130,6 +138,7 @@ impl Node {
     fn listen(options: NodeOptions, cluster: ClusterId, path: &Path) -> Result<Node, NodeError> {
         let (listen, security) = (options.listen.clone(), options.security.clone());
         let mut transport = TransportOptions::new(options.id, cluster, listen, security)
+            .label(&options.label)
             .send_credit(options.send_credit)
             .receive_credit(options.receive_credit);
         if let Some(address) = &options.advertised {
@@ -167,6 +176,12 @@ impl Node {
     pub fn address(&self) -> Result<SocketAddr, NodeError> {
         let transport = self.shared.transport.get().ok_or(NodeError::NotRunning)?;
         Ok(transport.local_address())
+    }
+
+    /// Where other nodes find it, as the members say.
+    #[must_use]
+    pub fn advertised_address(&self) -> String {
+        self.shared.address()
     }
 
     /// The database. Ask again for each use rather than keep it: where this node has to be given all
@@ -353,9 +368,12 @@ impl Node {
         let (reply, answer) = bounded(1);
         self.tell(Input::Status(reply))?;
         let answered = answer.recv_timeout(STATUS_PATIENCE);
-        let (replica, stopped) = answered.map_err(|_| NodeError::NotRunning)?;
+        let answered = answered.map_err(|_| NodeError::NotRunning)?;
+        let Answered { replica, stopped, silent } = answered;
+        let installs = self.shared.installs.all();
         let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
-        Ok(NodeStatus { replica, stopped, peers, database: self.database()?.stats() })
+        let database = self.database()?.stats();
+        Ok(NodeStatus { replica, stopped, silent, installs, peers, database })
     }
 
     fn tell(&self, input: Input) -> Result<(), NodeError> {

@@ -51,6 +51,8 @@ pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running,
     let log = Arc::new(DoorLog { door: database.replicate(outlet)? });
     let replica = Replica::open(Arc::clone(&log), options(shared)?, shared.clock.now())?;
     shared.meet(&replica.status().members);
+    let place = Place { address: shared.address(), label: shared.options.label.clone() };
+    shared.moves.note(shared.options.id, place);
     shared.note(&replica, &log);
     let threads = spawn(shared, &log, replica, &queues)?;
     for waiting in shared.left.lock().drain(..) {

@@ -50,9 +50,12 @@ impl<L: Log> Replica<L> {
         Ok(())
     }
 
-    /// The change that [`Effect::SetMembers`] asked for could not be sealed.
-    pub fn members_refused(&mut self) {
-        self.give_up_change();
+    /// The change that [`Effect::SetMembers`] asked for in this term could not be sealed. One of another
+    /// term was given up when that ended.
+    pub fn members_refused(&mut self, term: Term) {
+        if self.open == Some(term) {
+            self.give_up_change();
+        }
     }
 
     fn check_caught_up(&self, learner: NodeId) -> Result<(), ChangeError> {
@@ -68,7 +71,8 @@ impl<L: Log> Replica<L> {
     fn seal_members(&mut self, next: &Members) {
         // The record says by itself what it makes of the cluster.
         let (members, change) = (next.encode(), next.encode());
-        self.effects.push(Effect::SetMembers { members, change });
+        let term = self.core.term();
+        self.effects.push(Effect::SetMembers { term, members, change });
     }
 
     /// What a leader does by itself: it writes the first members down, and completes what is half done.
