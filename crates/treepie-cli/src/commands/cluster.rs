@@ -115,7 +115,8 @@ impl StatusObject {
 
 impl PeerObject {
     fn silence(&self) -> String {
-        self.silent_ms.map_or_else(|| "never heard of".to_owned(), |ms| format!("heard of {ms} ms ago"))
+        self.silent_ms
+            .map_or_else(|| "never heard of".to_owned(), |ms| format!("heard of {ms} ms ago"))
     }
 }
 
@@ -124,7 +125,9 @@ impl From<&PeerStatus> for PeerObject {
         let (state, install) = match peer.state {
             PeerState::Probing => ("probing", None),
             PeerState::Replicating => ("replicating", None),
-            PeerState::Installing { sent, total, rate } => ("installing", Some((sent, total, rate))),
+            PeerState::Installing { sent, total, rate } => {
+                ("installing", Some((sent, total, rate)))
+            }
             PeerState::Unreachable => ("unreachable", None),
         };
         PeerObject {

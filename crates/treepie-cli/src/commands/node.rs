@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use signal_hook::{
 use treepie::Options as EngineOptions;
 use treepie_raft::{
     Node as RaftNode, NodeError, NodeOptions as RaftOptions,
-    ids::NodeId,
+    ids::{ClusterId, NodeId},
     service::{Client, ClientOptions, Replicated, Server, ServerOptions, message::Admin},
     transport::{Identity, Security},
 };
@@ -25,6 +26,9 @@ use crate::{
     failure::{Failure, Result},
     output::Output,
 };
+
+/// How long it may take until a cluster of one has elected its node, and has written that down.
+const FOUNDING_MAX: Duration = Duration::from_secs(60);
 
 /// What a node is told.
 pub struct NodeOptions {
@@ -70,15 +74,15 @@ pub fn start_node(options: NodeOptions) -> Result<RunningNode> {
         raft = raft.advertised(address);
     }
     let node = if options.peers.is_empty() {
-        alone(&options, raft)?
+        alone(&options, raft, None)?
     } else {
         with_peers(&options, raft, &places.clients)?
     };
     let node = Arc::new(node);
     let store = Arc::new(Replicated::new(Arc::clone(&node)));
     let serving = ServerOptions::new().security(options.security);
-    let server =
-        Server::start(listener, store, serving).map_err(Failure::io("serve on", &options.listen))?;
+    let server = Server::start(listener, store, serving)
+        .map_err(Failure::io("serve on", &options.listen))?;
     Ok(RunningNode { server, node })
 }
 
@@ -95,7 +99,8 @@ struct Places {
 impl Places {
     fn new(options: &NodeOptions, local: SocketAddr) -> Result<Places> {
         let unreachable = |address: &str, option: &str| {
-            let what = "others are told where this node listens: name an address that they can reach";
+            let what =
+                "others are told where this node listens: name an address that they can reach";
             Failure::Use(format!("{what}, instead of {address}, with {option}"))
         };
         if local.ip().is_unspecified() && options.advertise.is_none() {
@@ -134,7 +139,7 @@ fn next_port(listen: &str, mut address: SocketAddr) -> SocketAddr {
 
 /// Starts a node that knows by itself whom it belongs to, or that begins a cluster: only where it is
 /// asked to, since a folder may be missing because a disk is not mounted.
-fn alone(options: &NodeOptions, raft: RaftOptions) -> Result<RaftNode> {
+fn alone(options: &NodeOptions, raft: RaftOptions, cluster: Option<ClusterId>) -> Result<RaftNode> {
     let (dir, found) = (&options.dir, options.found);
     let refuse = |what: &str| {
         let dir = dir.display();
@@ -151,7 +156,19 @@ fn alone(options: &NodeOptions, raft: RaftOptions) -> Result<RaftNode> {
         database.close()?;
         return Err(refuse(not_in_one));
     }
+    let lineage = database.lineage();
+    let ours = ClusterId { database: lineage.database_id, epoch: lineage.epoch };
+    if let Some(theirs) = cluster.filter(|theirs| *theirs != ours) {
+        database.close()?;
+        let what =
+            format!("holds a database of another cluster, {ours}; that of the peers is {theirs}");
+        return Err(Failure::Use(format!("{} {what}", dir.display())));
+    }
     let node = RaftNode::start(database, raft.found(found))?;
+    if found && !node.wait_for_members(FOUNDING_MAX) {
+        let what = "the members could not be written down; see the log";
+        return Err(Failure::Use(what.to_owned()));
+    }
     if !found && node.members().is_empty() {
         // One that was being made when the process ended.
         node.stop()?;
@@ -172,7 +189,9 @@ fn new_database(options: &NodeOptions) -> Result<EngineOptions> {
         identity => {
             let what = "a cluster that begins with an empty database has the epoch 0";
             let id = options.id;
-            Err(Failure::Use(format!("the certificate is {identity}, not that of node {id}; {what}")))
+            Err(Failure::Use(format!(
+                "the certificate is {identity}, not that of node {id}; {what}"
+            )))
         }
     }
 }
@@ -190,18 +209,15 @@ fn with_peers(options: &NodeOptions, raft: RaftOptions, clients: &str) -> Result
     let (client, status, members) = match asked {
         Ok(asked) => asked,
         // Its members find each other again, whoever is up first.
-        Err(_) if is_there => return alone(options, raft),
+        Err(_) if is_there => return alone(options, raft, None),
         Err(error) => return Err(error.into()),
     };
     let is_member = members.iter().any(|member| member.node == id);
     let node = if is_there {
-        let node = alone(options, raft)?;
-        if node.cluster() != status.cluster {
-            let (ours, theirs) = (node.cluster(), status.cluster);
-            node.stop()?;
-            let what = "holds a database of another cluster";
-            let dir = dir.display();
-            return Err(Failure::Use(format!("{dir} {what}, {ours}; that of the peers is {theirs}")));
+        let node = alone(options, raft, Some(status.cluster))?;
+        // They may have moved while this one was away.
+        for member in &members {
+            node.look_for(member.node, &member.address);
         }
         node
     } else if is_member {

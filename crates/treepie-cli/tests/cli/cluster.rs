@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How nodes and commands prove who they are.
 pub enum Safety {
@@ -139,10 +139,12 @@ impl Cluster {
     }
 
     /// Asks all that run, again and again, until it is done.
+    #[track_caller]
     pub fn insist(&self, arguments: &[&str]) -> String {
         self.insist_at(arguments, &self.all())
     }
 
+    #[track_caller]
     pub fn insist_at(&self, arguments: &[&str], at: &str) -> String {
         let mut done = String::new();
         wait(&format!("{arguments:?}"), || {
@@ -161,6 +163,7 @@ impl Cluster {
     }
 
     /// The value as the node with this number says that it is, with all that was acknowledged.
+    #[track_caller]
     pub fn get(&self, id: u64, key: &str) -> String {
         self.insist_at(&["client", "get", "t", key], &self.node(id).clients)
     }
@@ -190,6 +193,7 @@ impl Cluster {
     }
 }
 
+#[track_caller]
 pub fn wait(what: &str, mut has_come: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !has_come() {
@@ -287,12 +291,14 @@ fn node_that_is_started_elsewhere_is_found_there_by_nodes_and_clients() {
     for id in 1..=3 {
         let before = cluster.node(id).clients.clone();
         cluster.kill(id);
-        cluster.start(id, &[]).unwrap();
+        let all = cluster.all();
+        cluster.start(id, &["--peers", &all]).unwrap();
         let now = cluster.node(id);
         assert_ne!(before, now.clients);
         wait("the members say where it is", || {
             let member = cluster.member(id).unwrap();
-            member["client_address"] == now.clients.as_str() && member["address"] == now.nodes.as_str()
+            member["client_address"] == now.clients.as_str()
+                && member["address"] == now.nodes.as_str()
         });
     }
     // Who asks a follower is sent to where the leader is now.
@@ -307,7 +313,11 @@ fn node_that_is_started_elsewhere_is_found_there_by_nodes_and_clients() {
 fn member_move_says_where_a_node_is_and_others_are_told_what_is_advertised() {
     let mut cluster = Cluster::of(1, Safety::Loopback);
     let all = cluster.all();
-    cluster.start(2, &["--peers", &all, "--advertise", "localhost:1", "--advertise-nodes", "localhost:2"])
+    cluster
+        .start(
+            2,
+            &["--peers", &all, "--advertise", "localhost:1", "--advertise-nodes", "localhost:2"],
+        )
         .unwrap();
     let said = |id| {
         let member = cluster.member(id).unwrap();
@@ -396,7 +406,8 @@ fn reads_are_as_new_as_is_asked_for_and_stale_ones_are_refused_when_too_old() {
     cluster.kill(leader);
     // Without the others it answers what it may.
     wait("its state is older than half a second", || {
-        cluster.ask(&["client", "get", "t", "k", "--stale", "500", "--timeout", "300"], &at).code != 0
+        cluster.ask(&["client", "get", "t", "k", "--stale", "500", "--timeout", "300"], &at).code
+            != 0
     });
     let stale = ["client", "get", "t", "k", "--stale", "600000"];
     assert_eq!(cluster.insist_at(&stale, &at), "9\n");

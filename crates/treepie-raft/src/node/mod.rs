@@ -354,6 +354,29 @@ impl Node {
         true
     }
 
+    /// Waits until its log says who belongs to the cluster, which a node that founds one has written down
+    /// when it has elected itself; returns whether that came to be in time.
+    #[must_use]
+    pub fn wait_for_members(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut view = self.shared.view.lock();
+        while !view.is_founded && !view.is_stopped {
+            if self.shared.view_changed.wait_until(&mut view, deadline).timed_out() {
+                return false;
+            }
+        }
+        view.is_founded
+    }
+
+    /// A member may be found at this address, as somebody says who knows the cluster: for a node that was
+    /// away while others have moved. Whoever is there has to prove that it is that member.
+    pub fn look_for(&self, member: NodeId, address: &str) {
+        let is_member = self.shared.members.read().get(member).is_some();
+        if let Some(transport) = self.shared.transport.get().filter(|_| is_member) {
+            transport.set_peer(member, address);
+        }
+    }
+
     /// The members, as this node knows them.
     #[must_use]
     pub fn members(&self) -> Members {

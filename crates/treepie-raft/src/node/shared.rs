@@ -34,6 +34,7 @@ use crate::{
 pub(super) struct View {
     pub(super) leader: Option<NodeId>,
     pub(super) is_open: bool,
+    pub(super) is_founded: bool,
     pub(super) is_stopped: bool,
 }
 
@@ -151,6 +152,7 @@ impl Shared {
         let view = View {
             leader: replica.leader(),
             is_open: replica.open_term().is_some() && log.door.is_leading(),
+            is_founded: replica.is_founded(),
             is_stopped: replica.stopped().is_some(),
         };
         let mut known = self.view.lock();

@@ -1,5 +1,7 @@
 //! Changes of members: one at a time, checked before they are sealed.
 
+use std::collections::BTreeMap;
+
 use treepie::ids::{Lsn, Term};
 
 use crate::{
@@ -24,6 +26,14 @@ pub(super) struct Wanted {
     id: Option<u64>,
     /// A record of it is being sealed, or is not committed.
     is_sealed: bool,
+}
+
+/// The members of a log that has none that are known to be committed: where this node has founded a cluster
+/// and ended at once, those that it wrote down then. It needs nobody else to commit them.
+pub(super) fn founded(coming: &BTreeMap<Lsn, Members>, id: NodeId) -> Members {
+    let first = coming.first_key_value().map(|(_, members)| members.clone());
+    let is_alone = |members: &Members| members.iter().map(|(other, _)| other).eq([id]);
+    first.filter(is_alone).unwrap_or_default()
 }
 
 impl<L: Log> Replica<L> {
@@ -136,6 +146,12 @@ impl<L: Log> Replica<L> {
             let outcome = Err(ChangeError::NotLeader { leader });
             self.effects.push(Effect::Changed { id, outcome });
         }
+    }
+
+    /// Whether the log says who belongs to the cluster.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        self.is_founded
     }
 
     /// The term in which it takes writes, if it does.

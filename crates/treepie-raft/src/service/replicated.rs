@@ -144,7 +144,9 @@ impl Store for Replicated {
                     Some(member) => member.place.clone(),
                     None => Place::default(),
                 };
-                for (new, old) in [(address, &mut place.address), (client_address, &mut place.label)] {
+                for (new, old) in
+                    [(address, &mut place.address), (client_address, &mut place.label)]
+                {
                     if !new.is_empty() {
                         *old = new;
                     }
@@ -262,7 +264,11 @@ fn peers(status: &NodeStatus) -> Vec<PeerStatus> {
         state: match progress {
             progress if progress.installs => {
                 let install = status.installs.get(node).copied().unwrap_or_default();
-                PeerState::Installing { sent: install.sent, total: install.total, rate: install.rate }
+                PeerState::Installing {
+                    sent: install.sent,
+                    total: install.total,
+                    rate: install.rate,
+                }
             }
             progress if !progress.is_active => PeerState::Unreachable,
             progress if progress.matched == Lsn(0) => PeerState::Probing,
