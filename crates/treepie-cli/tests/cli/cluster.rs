@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How nodes and commands prove who they are.
 pub enum Safety {
@@ -119,6 +119,14 @@ impl Cluster {
     pub fn kill(&mut self, id: u64) {
         let place = self.nodes.iter().position(|node| node.id == id).unwrap();
         drop(self.nodes.remove(place));
+    }
+
+    /// Asks a node to end, and waits until it has.
+    pub fn stop(&mut self, id: u64) {
+        let place = self.nodes.iter().position(|node| node.id == id).unwrap();
+        let mut node = self.nodes.remove(place);
+        self.place.shell(&format!("kill -TERM {}", node.child.id())).succeeded();
+        assert!(node.child.wait().unwrap().success());
     }
 
     pub fn node(&self, id: u64) -> &Node {
@@ -362,12 +370,12 @@ fn cluster_of_a_backup_and_the_one_that_it_is_of_refuse_each_other() {
     let mut cluster = Cluster::of(3, Safety::Loopback);
     cluster.put("k", "old");
     let follower = if cluster.leader() == 3 { 2 } else { 3 };
-    cluster.kill(follower);
+    assert_eq!(cluster.get(follower, "k"), "old\n");
+    cluster.stop(follower);
     cluster.place.out(&["backup", &format!("d{follower}"), "backup.tps"]);
     cluster.place.out(&["restore", "backup.tps", "copy"]);
-    let other = Cluster { place: Place::new(), nodes: Vec::new(), safety: Safety::Loopback };
+    let mut other = Cluster { place: Place::new(), nodes: Vec::new(), safety: Safety::Loopback };
     let copy = cluster.place.path("copy").to_str().unwrap().to_owned();
-    let mut other = other;
     let said = other.start(1, &["--dir", &copy]).unwrap_err();
     assert!(said.contains("it is in no cluster"), "{said}");
     other.start(1, &["--dir", &copy, "--found"]).unwrap();
