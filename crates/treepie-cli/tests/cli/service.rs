@@ -18,7 +18,7 @@ struct Node {
 impl Node {
     /// Starts one on a port that the system chooses, and waits until it serves.
     fn start(place: &Place, more: &[&str]) -> Node {
-        Node::numbered(place, "1", "db", more)
+        Node::numbered(place, "1", "db", &[&["--found"], more].concat())
     }
 
     /// As `start`, with a number and a folder.
@@ -190,7 +190,7 @@ fn plaintext_has_to_be_asked_for_and_stays_within_the_machine() {
     }
     let said = place.run(&[&get[..], &["192.0.2.1:1", "--insecure-loopback"]].concat());
     said.failed(2);
-    let node = ["node", "--id", "1", "--dir", "db", "--insecure-loopback", "--listen"];
+    let node = ["node", "--id", "1", "--dir", "db", "--found", "--insecure-loopback", "--listen"];
     place.run(&[&node[..], &["0.0.0.0:0"]].concat()).failed(2);
     assert!(!place.path("db").exists());
     let files = ["--ca", "ca.pem", "--cert", "cert.pem", "--key", "key.pem"];
@@ -213,7 +213,7 @@ fn insist(place: &Place, arguments: &[&str]) -> String {
 #[test]
 fn cluster_of_three_processes_goes_on_when_its_leader_is_killed() {
     let place = Place::new();
-    let mut first = Node::numbered(&place, "1", "d1", &[]);
+    let mut first = Node::numbered(&place, "1", "d1", &["--found"]);
     let at = |nodes: &[&Node]| -> String {
         nodes.iter().map(|node| node.address.as_str()).collect::<Vec<_>>().join(",")
     };

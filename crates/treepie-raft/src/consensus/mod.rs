@@ -91,6 +91,8 @@ pub(crate) struct Turn {
 pub struct Progress {
     /// Up to where it has synced the same records.
     pub matched: Lsn,
+    /// Bytes of the records that it lacks; those of records that are long gone from memory by their mean.
+    pub lag_len: u64,
     /// It has answered lately.
     pub is_active: bool,
     /// It waits for a page stream.
@@ -374,6 +376,7 @@ impl Core {
         let progress = self.raw.raft.prs().get(id.0)?;
         Some(Progress {
             matched: Lsn(progress.matched),
+            lag_len: self.handles().len_above(Lsn(progress.matched)),
             is_active: progress.recent_active,
             installs: progress.state == ProgressState::Snapshot,
         })

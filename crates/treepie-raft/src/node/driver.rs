@@ -2,17 +2,17 @@
 //! no I/O and touches no payload, so that whoever brings something can be the one who does it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
-use treepie::replication::SharedRecord;
+use treepie::{ids::Term, replication::SharedRecord};
 
 use super::{
     feeder::Wanted,
-    input::{ChangeDone, Input, Waiting},
+    input::{Answered, ChangeDone, Input, Waiting},
     log::{DoorLog, bytes_of},
     probe::Bug,
     shared::Shared,
@@ -51,6 +51,8 @@ pub(super) struct Driver {
     yields_to: Option<Sender<bool>>,
     reads: HashMap<u64, Waiting>,
     changes: HashMap<u64, ChangeDone>,
+    /// When other nodes were heard last.
+    heard: BTreeMap<NodeId, Duration>,
     /// Numbers of reads and changes.
     next: u64,
     /// It has stopped, and the database was told.
@@ -68,6 +70,7 @@ impl Driver {
             yields_to: None,
             reads: HashMap::new(),
             changes: HashMap::new(),
+            heard: BTreeMap::new(),
             next: 1,
             is_over: false,
         }
@@ -93,6 +96,7 @@ impl Driver {
             if self.hands.log.door.damaged_pages().1 > 0 {
                 super::repair::begin(&self.hands.shared, now);
             }
+            self.write_a_move_down();
             self.next_tick = now + self.tick;
         }
         self.act(now);
@@ -119,7 +123,7 @@ impl Driver {
             // It shows in what the node says of itself.
             Input::Led => {}
             Input::Followed(number, last) => self.replica.followed(number, last),
-            Input::MembersRefused => self.replica.members_refused(),
+            Input::MembersRefused(term) => self.replica.members_refused(term),
             Input::Read(waiting) => self.read(now, waiting),
             Input::Staleness(done) => done(self.replica.staleness(now)),
             Input::Change(change, done) => {
@@ -136,8 +140,9 @@ impl Driver {
             Input::Failed(error) => self.replica.failed(&error),
             Input::Panicked(name) => self.replica.panicked(name),
             Input::Status(reply) => {
-                let status = (self.replica.status(), self.replica.stopped().cloned());
-                drop(reply.send(status));
+                let silent = self.heard.iter().map(|(id, heard)| (*id, now.saturating_sub(*heard)));
+                let (replica, stopped) = (self.replica.status(), self.replica.stopped().cloned());
+                drop(reply.send(Answered { replica, stopped, silent: silent.collect() }));
             }
             Input::YieldTo(lsn, term, reply) => {
                 if self.replica.lacks(lsn, term) {
@@ -157,11 +162,30 @@ impl Driver {
     }
 
     fn message(&mut self, now: Duration, message: &Message, records: &[SharedRecord]) {
+        self.heard.insert(message.from, now);
         match self.replica.message(now, message, records) {
             Ok(()) | Err(Refused::Stopped) => {}
             Err(refused) => {
                 let (from, kind) = (message.from.0, message.kind);
                 tracing::warn!(from, ?kind, %refused, "a message was not taken");
+            }
+        }
+    }
+
+    /// A member that has moved is moved among the members too, by who leads.
+    fn write_a_move_down(&mut self) {
+        if self.replica.open_term().is_none() {
+            return;
+        }
+        let shared = Arc::clone(&self.hands.shared);
+        let Some((node, change)) = shared.moves.next(&shared.members.read()) else { return };
+        let id = self.number();
+        match self.replica.change(id, &change) {
+            Ok(()) => tracing::info!(node = node.0, "a member is reached elsewhere from now on"),
+            Err(ChangeError::Pending | ChangeError::NotLeader { .. }) => {}
+            Err(error) => {
+                tracing::warn!(node = node.0, %error, "a member that has moved stays where it was");
+                shared.moves.forget(node);
             }
         }
     }
@@ -223,13 +247,19 @@ impl Driver {
                     (waiting.done)(outcome);
                 }
             }
-            Effect::SetMembers { members, change } => hands.set_members(members, change),
+            Effect::SetMembers { term, members, change } => {
+                hands.set_members(term, members, change);
+            }
             Effect::Changed { id, outcome } => {
                 if let Some(done) = self.changes.remove(&id) {
                     done(outcome);
                 }
             }
-            Effect::Members(members) => hands.meet(&members),
+            Effect::Members(members) => {
+                hands.meet(&members);
+                // Whoever is no member is not waited for.
+                self.heard.retain(|id, _| members.get(*id).is_some());
+            }
             Effect::Install { peer, .. } => hands.install(peer),
         }
     }
@@ -301,16 +331,16 @@ impl Hands {
     }
 
     /// Sealing may wait for way, which only the other threads make.
-    fn set_members(&self, members: Vec<u8>, change: Vec<u8>) {
+    fn set_members(&self, term: Term, members: Vec<u8>, change: Vec<u8>) {
         let (log, works) = (Arc::clone(&self.log), Arc::clone(&self.works));
         let spawned = self.shared.spawn("treepie members", move || {
-            if let Err(error) = log.set_members(&members, &change) {
+            if let Err(error) = log.set_members(term, &members, &change) {
                 tracing::warn!(%error, "a change of members could not be sealed");
-                works.replica.put(Input::MembersRefused);
+                works.replica.put(Input::MembersRefused(term));
             }
         });
         if !spawned {
-            self.works.replica.leave(Input::MembersRefused, 0);
+            self.works.replica.leave(Input::MembersRefused(term), 0);
         }
     }
 

@@ -64,17 +64,25 @@ pub(super) fn push(shared: &Shared, log: &DoorLog, peer: NodeId) -> Result<(), N
     // What follows the pages stays in the journal until they are taken over.
     let _pin = log.door.records(log.door.state().committed)?;
     let mut stream = ResumedStream::dial(shared, peer, PUSH)?;
-    send(shared, log, &mut stream)?;
+    let install = shared.installs.begin(peer);
+    send(shared, log, &mut stream, install.watch())?;
     let taken = [stream.finish_and_hear(TAKE_OVER_MAX)?];
     if taken == TAKEN { Ok(()) } else { Err(wrong("it did not take them over")) }
 }
 
-fn send(shared: &Shared, log: &DoorLog, stream: &mut ResumedStream<'_>) -> Result<(), NodeError> {
+fn send(
+    shared: &Shared,
+    log: &DoorLog,
+    stream: &mut ResumedStream<'_>,
+    control: Control,
+) -> Result<(), NodeError> {
     let database = shared.database().ok_or(NodeError::NotRunning)?;
     let term = log.door.state();
     let term = log.door.term(term.committed).ok_or_else(|| wrong("its term is not known"))?;
     stream.write_all(&term.0.to_le_bytes()).map_err(NodeError::Stream)?;
-    let (stream, report) = backup(&database, stream, &BackupOptions::new(), Control::new())?;
+    // Who is behind catches up with writers only if it does not wait for them.
+    let options = BackupOptions::new().yields(false);
+    let (stream, report) = backup(&database, stream, &options, control)?;
     // Another leader may have come in between.
     if log.door.term(report.summary.last.lsn) != Some(term) {
         stream.refuse(Refusal::Stopping);
@@ -106,7 +114,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: PageStream) {
         }
         fetch if is_for(fetch, FETCH) => match shared.log() {
             Some(log) => ResumedStream::accept(shared, stream, FETCH).and_then(|mut stream| {
-                send(shared, &log, &mut stream)?;
+                send(shared, &log, &mut stream, Control::new())?;
                 stream.finish_and_hear(TAKE_OVER_MAX).map(drop)
             }),
             None => return stream.refuse(Refusal::Stopping),

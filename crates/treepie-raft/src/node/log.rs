@@ -168,8 +168,8 @@ impl Log for DoorLog {
         self.door.no_op(term)
     }
 
-    fn set_members(&self, members: &[u8], change: &[u8]) -> Result<Lsn> {
-        self.door.set_members(members, change)
+    fn set_members(&self, term: Term, members: &[u8], change: &[u8]) -> Result<Lsn> {
+        self.door.set_members(term, members, change)
     }
 
     fn members(&self) -> Result<Option<Vec<u8>>> {

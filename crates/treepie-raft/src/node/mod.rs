@@ -13,8 +13,10 @@ mod feeder;
 mod input;
 mod install;
 mod log;
+mod moves;
 mod options;
 mod probe;
+mod progress;
 mod repair;
 mod resume;
 mod shared;
@@ -24,6 +26,7 @@ mod works;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::Arc,
@@ -37,7 +40,7 @@ use treepie::{
 };
 
 use self::{
-    input::{Input, Waiting},
+    input::{Answered, Input, Waiting},
     shared::{Ears, Shared, Stored},
     works::Hand,
 };
@@ -57,6 +60,7 @@ pub use self::{
     error::NodeError,
     input::{AgeDone, ChangeDone, ReadDone},
     options::NodeOptions,
+    progress::InstallProgress,
     repair::Repairs,
     resume::Resumptions,
 };
@@ -82,6 +86,10 @@ pub struct NodeStatus {
     pub replica: Status,
     /// Why it takes no more part, if it does not.
     pub stopped: Option<Stopped>,
+    /// How long other nodes were not heard; those that never were are missing.
+    pub silent: BTreeMap<NodeId, Duration>,
+    /// How far page streams are that it sends to members.
+    pub installs: BTreeMap<NodeId, InstallProgress>,
     /// Its connections.
     pub peers: Vec<PeerStatus>,
     /// How far its database is.
@@ -150,6 +158,7 @@ impl Node {
     fn listen(options: NodeOptions, cluster: ClusterId, path: &Path) -> Result<Node, NodeError> {
         let (listen, security) = (options.listen.clone(), options.security.clone());
         let mut transport = TransportOptions::new(options.id, cluster, listen, security)
+            .label(&options.label)
             .send_credit(options.send_credit)
             .receive_credit(options.receive_credit);
         if let Some(address) = &options.advertised {
@@ -187,6 +196,12 @@ impl Node {
     pub fn address(&self) -> Result<SocketAddr, NodeError> {
         let transport = self.shared.transport.get().ok_or(NodeError::NotRunning)?;
         Ok(transport.local_address())
+    }
+
+    /// Where other nodes find it, as the members say.
+    #[must_use]
+    pub fn advertised_address(&self) -> String {
+        self.shared.address()
     }
 
     /// The database. Ask again for each use rather than keep it: where this node has to be given all
@@ -359,6 +374,29 @@ impl Node {
         true
     }
 
+    /// Waits until its log says who belongs to the cluster, which a node that founds one has written down
+    /// when it has elected itself; returns whether that came to be in time.
+    #[must_use]
+    pub fn wait_for_members(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut view = self.shared.view.lock();
+        while !view.is_founded && !view.is_stopped {
+            if self.shared.view_changed.wait_until(&mut view, deadline).timed_out() {
+                return false;
+            }
+        }
+        view.is_founded
+    }
+
+    /// A member may be found at this address, as somebody says who knows the cluster: for a node that was
+    /// away while others have moved. Whoever is there has to prove that it is that member.
+    pub fn look_for(&self, member: NodeId, address: &str) {
+        let is_member = self.shared.members.read().get(member).is_some();
+        if let Some(transport) = self.shared.transport.get().filter(|_| is_member) {
+            transport.set_peer(member, address);
+        }
+    }
+
     /// The members, as this node knows them.
     #[must_use]
     pub fn members(&self) -> Members {
@@ -373,12 +411,15 @@ impl Node {
         let (reply, answer) = bounded(1);
         self.tell(Input::Status(reply))?;
         let answered = answer.recv_timeout(STATUS_PATIENCE);
-        let (replica, stopped) = answered.map_err(|_| NodeError::NotRunning)?;
+        let answered = answered.map_err(|_| NodeError::NotRunning)?;
+        let Answered { replica, stopped, silent } = answered;
+        let installs = self.shared.installs.all();
         let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
         let database = self.database()?;
         let repairs = repair::counts(&self.shared, &database);
         let resumptions = self.shared.streams.resumptions();
-        Ok(NodeStatus { replica, stopped, peers, database: database.stats(), repairs, resumptions })
+        let database = database.stats();
+        Ok(NodeStatus { replica, stopped, silent, installs, peers, database, repairs, resumptions })
     }
 
     /// Verifies pages as they are now, and takes those that are damaged from other nodes. Pages that are met

@@ -59,15 +59,16 @@ impl NodeOptions {
         self
     }
 
-    /// Where other nodes find this one, if not where it listens.
+    /// Where other nodes find this one, if not where it listens. The members say it, and are changed where
+    /// a node is elsewhere than before.
     #[must_use]
     pub fn advertised(mut self, address: impl Into<String>) -> NodeOptions {
         self.advertised = Some(address.into());
         self
     }
 
-    /// What the members say of this node beside its address, when it founds a cluster: where its clients
-    /// find it, say. Empty by default.
+    /// What the members say of this node beside its address: where its clients find it, say. Where it is
+    /// empty, as by default, what they say already stays.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> NodeOptions {
         self.label = label.into();

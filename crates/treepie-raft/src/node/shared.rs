@@ -12,7 +12,9 @@ use treepie::{Database, replication::SharedRecord};
 use super::{
     input::{Clock, Input, Waiting},
     log::DoorLog,
+    moves::Moves,
     options::NodeOptions,
+    progress::Installs,
     repair::Repairing,
     resume::Streams,
     works::{Hand, Works},
@@ -34,6 +36,7 @@ use crate::{
 pub(super) struct View {
     pub(super) leader: Option<NodeId>,
     pub(super) is_open: bool,
+    pub(super) is_founded: bool,
     pub(super) is_stopped: bool,
 }
 
@@ -59,6 +62,9 @@ pub(super) struct Shared {
     pub(super) view_changed: Condvar,
     /// Reads that waited for a replica that has ended.
     pub(super) left: Mutex<Vec<Waiting>>,
+    /// Who is elsewhere than the members say.
+    pub(super) moves: Moves,
+    pub(super) installs: Arc<Installs>,
     /// One state is received at a time.
     pub(super) installing: Mutex<()>,
     /// Page streams that may go on over another connection.
@@ -81,6 +87,8 @@ impl Shared {
             view: Mutex::new(View::default()),
             view_changed: Condvar::new(),
             left: Mutex::new(Vec::new()),
+            moves: Moves::default(),
+            installs: Arc::default(),
             installing: Mutex::new(()),
             streams: Streams::default(),
             repairing: Repairing::default(),
@@ -158,6 +166,7 @@ impl Shared {
         let view = View {
             leader: replica.leader(),
             is_open: replica.open_term().is_some() && log.door.is_leading(),
+            is_founded: replica.is_founded(),
             is_stopped: replica.stopped().is_some(),
         };
         let mut known = self.view.lock();
@@ -171,10 +180,15 @@ impl Shared {
     /// These are the members: whoever is new is dialled, whoever is gone is not any more.
     pub(super) fn meet(&self, members: &Members) {
         let before = std::mem::replace(&mut *self.members.write(), members.clone());
+        let leads = self.view.lock().is_open;
         let Some(transport) = self.transport.get() else { return };
         for (id, member) in members.iter() {
             // One that has moved has said so itself.
             if before.get(id).is_none_or(|known| known.place != member.place) {
+                // Whoever leads has heard what it has said since, and writes that down, too.
+                if !leads && id != self.options.id {
+                    self.moves.forget(id);
+                }
                 transport.set_peer(id, &member.place.address);
             }
         }
@@ -233,6 +247,10 @@ impl Handler for Ears {
         // It may be elsewhere than the members say: it has moved, and knows best.
         if let Some(transport) = shared.transport.get() {
             transport.set_peer(hello.from, &hello.address);
+        }
+        if is_member && hello.lane == Lane::Urgent {
+            let label = String::from_utf8(hello.purpose.clone()).unwrap_or_default();
+            shared.moves.note(hello.from, Place { address: hello.address.clone(), label });
         }
         drop(members);
         Ok(())

@@ -40,6 +40,8 @@ pub(super) fn start(shared: &Arc<Shared>, database: Database) -> Result<Running,
     let log = Arc::new(DoorLog::new(door, shared.options.probe.clone()));
     let replica = Replica::open(Arc::clone(&log), options(shared)?, shared.clock.now())?;
     shared.meet(&replica.status().members);
+    let place = Place { address: shared.address(), label: shared.options.label.clone() };
+    shared.moves.note(shared.options.id, place);
     shared.note(&replica, &log);
     works.concerns(shared, &log);
     for waiting in shared.left.lock().drain(..) {

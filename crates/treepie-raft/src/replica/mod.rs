@@ -113,12 +113,12 @@ impl<L: Log> Replica<L> {
         let state = log.state();
         let stored = log.members().map_err(|error| Stopped::Journal(error.to_string()))?;
         let is_founded = stored.is_some();
+        let tail = read_tail(&*log, &state)?;
         let members = match (stored, &options.found) {
             (Some(bytes), _) => Members::decode(&bytes).map_err(broken)?,
             (None, Some(place)) => Members::found(options.id, place.clone()).map_err(broken)?,
-            (None, None) => Members::default(),
+            (None, None) => membership::founded(&tail.coming, options.id),
         };
-        let tail = read_tail(&*log, &state)?;
         let mut handles = Handles::new(beginning(&*log, &state, &tail)?, conf_state(&members));
         for handle in &tail.handles {
             handles.push(*handle);

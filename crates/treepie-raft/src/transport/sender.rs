@@ -20,8 +20,11 @@ use super::{
     tcp::Shared,
 };
 use crate::wire::{
-    FrameKind, Lane, Refusal, WireError, encode_head, hello::HELLO_CAPS, is_timeout, parse_frame,
-    stream::Ping, write_all,
+    FrameKind, Lane, Refusal, WireError, encode_head,
+    hello::{HELLO_CAPS, PURPOSE_LEN_MAX},
+    is_timeout, parse_frame,
+    stream::Ping,
+    write_all,
 };
 
 /// Bytes of pongs and of a refusal that have come, at most.
@@ -62,9 +65,15 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
     lane.outbox.disconnected();
 }
 
+/// What a peer is told of this node; as much as a hello can hold.
+fn label(shared: &Shared) -> Vec<u8> {
+    let label = shared.options.label.as_bytes();
+    label.get(..PURPOSE_LEN_MAX).unwrap_or(label).to_vec()
+}
+
 fn open(shared: &Shared, peer: &Peer, lane: &PeerLane) -> Result<Link, TransportError> {
     let Met { reader, connection, .. } =
-        dial(shared, (peer.node, &peer.address()), lane.lane, Vec::new())?;
+        dial(shared, (peer.node, &peer.address()), lane.lane, label(shared))?;
     if reader.has_more() {
         return Err(WireError::Layout("more than a welcome came").into());
     }

@@ -300,14 +300,14 @@ impl World {
                     self.check.reads(id, floor, sees);
                 }
             }
-            Effect::SetMembers { members, .. } => match node.log.seal_members(&members) {
+            Effect::SetMembers { term, members, .. } => match node.log.seal_members(&members) {
                 Some(record) => {
                     node.outlet.push_back(record);
                     self.pump_soon(id);
                 }
                 None => {
                     if let Some(replica) = &mut node.replica {
-                        replica.members_refused();
+                        replica.members_refused(term);
                     }
                 }
             },
