@@ -156,6 +156,7 @@ impl Works {
         }
         // Nobody listens any more: whoever waits is told here.
         self.replica.shut();
+        self.replica.retire();
         self.journal.shut();
         self.decisions.shut();
         let Some((shared, log)) = self.concerned.get() else { return };
