@@ -245,7 +245,7 @@ fn cluster_of_three_processes_goes_on_when_its_leader_is_killed() {
 #[test]
 fn node_whose_database_is_of_no_use_is_rebuilt_by_one_command_that_may_be_repeated() {
     let place = Place::new();
-    let first = Node::numbered(&place, "1", "d1", &[]);
+    let first = Node::numbered(&place, "1", "d1", &["--found"]);
     let only = first.address.clone();
     insist(&place, &["client", "put", "t", "a", "1", "--at", &only, "--insecure-loopback"]);
     let second = Node::numbered(&place, "2", "d2", &["--peers", &only]);
