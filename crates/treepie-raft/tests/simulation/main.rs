@@ -6,5 +6,7 @@ mod faults;
 mod hostile;
 mod model;
 mod node;
+mod rivals;
 mod runs;
+mod store;
 mod world;

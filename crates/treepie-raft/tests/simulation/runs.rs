@@ -8,7 +8,12 @@ use treepie_testkit::tally::{note, thousands};
 
 use treepie_raft::{ids::NodeId, members::Change};
 
-use crate::world::{Bug, Counts, World, place};
+use crate::{
+    model::ModelLog,
+    rivals,
+    store::Store,
+    world::{Bug, Counts, World, place},
+};
 
 /// Seeds in one run of the tests.
 const SEEDS: u64 = 500;
@@ -17,12 +22,12 @@ const ROUGH_US: u64 = 6_000_000;
 /// Time to come to rest: five to ten election timeouts.
 const CALM_US: u64 = 5_000_000;
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// Runs a seed. The error says what is wrong.
-fn run(seed: u64, bug: Option<Bug>) -> Result<World, String> {
+fn run(seed: u64, bug: Option<Bug>) -> Result<World<ModelLog>, String> {
     let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
     let mut world = World::new(seed, nodes, bug);
     world.run(ROUGH_US);
@@ -36,7 +41,7 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<World, String> {
 }
 
 /// After a calm time somebody leads, all members have what was acknowledged, and go on.
-fn converged(world: &World) -> Result<(), String> {
+pub fn converged<S: Store>(world: &World<S>) -> Result<(), String> {
     let statuses: Vec<_> = world
         .nodes
         .iter()
@@ -126,7 +131,7 @@ fn the_same_seed_gives_the_same_trace() {
 fn cluster_that_one_node_founds_grows_shrinks_and_hands_over() {
     for seed in 0..20 {
         let mut world = World::founded(seed);
-        let step = |world: &mut World, change: Change| {
+        let step = |world: &mut World<ModelLog>, change: Change| {
             let leader = world.leader().unwrap_or_else(|| panic!("seed {seed}: nobody leads"));
             let changed = leader.change(seed, &change);
             assert_eq!(changed, Ok(()), "seed {seed}: {change:?}");
@@ -188,4 +193,42 @@ fn planted_bugs_are_found() {
         }
     }
     note(15, "planted bugs", &format!("{}/{}: {}", found.len(), bugs.len(), found.join(", ")));
+}
+
+/// Seeds of schedules of two rivals.
+const RIVAL_SEEDS: u64 = 200;
+
+#[test]
+fn records_of_earlier_terms_stay_when_rivals_lead_in_turn() {
+    let mut leaders = 0;
+    let first = number("TREEPIE_SEED");
+    for seed in first.map_or(0..RIVAL_SEEDS, |seed| seed..seed + 1) {
+        let world = catch_unwind(AssertUnwindSafe(|| rivals::run::<ModelLog>(seed, None)));
+        let wrong = match world {
+            Ok(Ok(world)) => {
+                leaders += world.check.leader_count();
+                continue;
+            }
+            Ok(Err(wrong)) => wrong,
+            Err(_) => "a panic".to_owned(),
+        };
+        panic!(
+            "seed {seed}: {wrong}\nrun it again: TREEPIE_SEED={seed} cargo test -p treepie-raft \
+             --test simulation records_of_earlier_terms -- --nocapture"
+        );
+    }
+    let counts = format!("{RIVAL_SEEDS} seeds, {} leaders", thousands(leaders));
+    note(15, "rivals on a model log", &counts);
+}
+
+#[test]
+fn counting_replicas_of_earlier_terms_is_found() {
+    let is_found = |seed: &u64| {
+        let bug = Some(Bug::OldTermCommitted);
+        catch_unwind(AssertUnwindSafe(|| rivals::run::<ModelLog>(*seed, bug)))
+            .map_or(true, |ran| ran.is_err())
+    };
+    let seed = (0..RIVAL_SEEDS).find(is_found);
+    let seed = seed.unwrap_or_else(|| panic!("it is not found by {RIVAL_SEEDS} seeds"));
+    note(15, "planted bugs, rivals", &format!("1/1: OldTermCommitted by seed {seed}"));
 }
