@@ -82,23 +82,13 @@ impl Etcd {
     }
 }
 
-impl Cluster for Etcd {
-    fn name(&self) -> &'static str {
-        "etcd"
-    }
-
-    fn client(&self) -> Result<Call> {
-        // The leader first; the others are there for when it is gone.
-        let mut addresses = self.clients.clone();
-        if let Ok(leader) = self.leader() {
-            addresses = vec![self.clients[leader].clone()];
-        }
-        let mut client = self.connect(&addresses)?;
+impl Etcd {
+    fn call(&self, mut client: Client) -> Call {
         let handle = self.runtime.handle().clone();
         let others: Vec<String> = self.clients.iter().map(|a| format!("http://{a}")).collect();
         let options = ConnectOptions::new().with_timeout(Duration::from_secs(1));
         let mut is_lost = false;
-        Ok(Box::new(move |operation| {
+        Box::new(move |operation| {
             if is_lost {
                 client = handle.block_on(Client::connect(&others, Some(options.clone())))?;
             }
@@ -114,7 +104,29 @@ impl Cluster for Etcd {
             };
             is_lost = outcome.is_err();
             outcome
-        }))
+        })
+    }
+}
+
+impl Cluster for Etcd {
+    fn name(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn clients(&self, count: usize, connections: usize) -> Result<Vec<Call>> {
+        // The leader first; the others are there for when it is gone.
+        let mut addresses = self.clients.clone();
+        if let Ok(leader) = self.leader() {
+            addresses = vec![self.clients[leader].clone()];
+        }
+        let connected: Result<Vec<Client>> =
+            (0..connections).map(|_| self.connect(&addresses)).collect();
+        let connected = connected?;
+        Ok((0..count).map(|at| self.call(connected[at % connections].clone())).collect())
+    }
+
+    fn embedded(&mut self, _: usize, _: usize, _: Duration) -> Result<Option<[f64; 3]>> {
+        Ok(None)
     }
 
     fn kill_leader(&mut self) -> Result<()> {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, process::Child, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use measure::{Figures, gap, turn};
+use measure::{Figures, Turn, gap};
 
 /// What fails ends the run.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -31,8 +31,11 @@ pub enum Operation<'a> {
 pub trait Cluster {
     /// Its name in the table.
     fn name(&self) -> &'static str;
-    /// A client of its own.
-    fn client(&self) -> Result<Call>;
+    /// Clients, each with a connection of its own, or all of them with so many.
+    fn clients(&self, count: usize, connections: usize) -> Result<Vec<Call>>;
+    /// Puts a second, and microseconds of the median and of the 99th percentile, by so many threads of the
+    /// process that leads, if that can be.
+    fn embedded(&mut self, threads: usize, len: usize, time: Duration) -> Result<Option<[f64; 3]>>;
     /// Kills the node that leads.
     fn kill_leader(&mut self) -> Result<()>;
 }
@@ -50,6 +53,12 @@ struct Options {
     /// Numbers of clients that put
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256])]
     clients: Vec<usize>,
+    /// Only rows whose name begins with one of these
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Only this cluster
+    #[arg(long)]
+    only: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -88,8 +97,12 @@ fn main() -> Result<()> {
     for round in 0..options.rounds {
         for place in 0..2 {
             let dir = folder.path().join(format!("{round}-{place}"));
+            let is_treepie = (round + place) % 2 == 0;
+            if options.only.as_ref().is_some_and(|only| (only == "treepie") != is_treepie) {
+                continue;
+            }
             std::fs::create_dir(&dir)?;
-            let mut cluster: Box<dyn Cluster> = if (round + place) % 2 == 0 {
+            let mut cluster: Box<dyn Cluster> = if is_treepie {
                 Box::new(treepie_cluster::Treepie::start(&dir)?)
             } else {
                 Box::new(etcd::Etcd::start(&dir)?)
@@ -111,16 +124,43 @@ fn main() -> Result<()> {
 
 fn all(cluster: &mut dyn Cluster, options: &Options) -> Result<Figures> {
     let time = Duration::from_secs_f64(options.seconds);
-    let mut figures = Figures::new();
+    let is_wanted = |row: &str| {
+        options.rows.is_empty()
+            || options.rows.iter().any(|wanted| row.starts_with(wanted.as_str()))
+    };
+    let mut turns = Vec::new();
     for &clients in &options.clients {
-        figures.extend(turn(cluster, &format!("put-{clients}"), clients, 150, false, time)?);
+        turns.push(Turn::new(format!("put-{clients}"), clients, 150));
     }
-    figures.extend(turn(cluster, "put-512k", 8, 512 << 10, false, time)?);
+    turns.push(Turn::new("put-256-on-8".to_owned(), 256, 150).on(8));
+    turns.push(Turn::new("put-512k".to_owned(), 8, 512 << 10));
     if cluster.name() == "treepie" {
-        figures.extend(turn(cluster, "put-4m", 4, 4 << 20, false, time)?);
+        turns.push(Turn::new("put-4m".to_owned(), 4, 4 << 20));
     }
-    figures.extend(turn(cluster, "get-256", 256, 150, true, time)?);
-    figures.push(("gap (ms)".to_owned(), gap(cluster)?));
+    turns.push(Turn::new("get-256".to_owned(), 256, 150).reading());
+    turns.push(Turn::new("get-256-on-8".to_owned(), 256, 150).reading().on(8));
+    let mut figures = Figures::new();
+    for turn in turns {
+        if is_wanted(&turn.row) {
+            figures.extend(turn.run(cluster, time)?);
+        }
+    }
+    for &threads in &options.clients {
+        let row = format!("embedded-{threads}");
+        if is_wanted(&row)
+            && let Some(values) = cluster.embedded(threads, 150, time)?
+        {
+            figures.extend(
+                ["(/s)", "p50 (us)", "p99 (us)"]
+                    .map(|name| format!("{row} {name}"))
+                    .into_iter()
+                    .zip(values),
+            );
+        }
+    }
+    if is_wanted("gap") {
+        figures.push(("gap (ms)".to_owned(), gap(cluster)?));
+    }
     Ok(figures)
 }
 

@@ -24,32 +24,71 @@ fn key(number: u64) -> String {
     )
 }
 
-/// A turn of `clients` clients; a rate, and times where values are small.
-pub fn turn(
-    cluster: &dyn Cluster,
-    row: &str,
+/// So many clients, each doing one thing after the other.
+pub struct Turn {
+    pub row: String,
     clients: usize,
+    connections: usize,
     len: usize,
     reads: bool,
-    time: Duration,
-) -> Result<Figures> {
-    let mut calls = Vec::new();
-    for _ in 0..clients {
-        calls.push(cluster.client()?);
+}
+
+impl Turn {
+    /// Clients that put values of `len` bytes, each with a connection of its own.
+    pub fn new(row: String, clients: usize, len: usize) -> Turn {
+        Turn { row, clients, connections: clients, len, reads: false }
     }
-    let value = noise(len);
-    calls[0](Operation::Put(key(0).as_bytes(), &value))?;
-    let (stop, next, times) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
+
+    /// The same clients with so many connections between them.
+    pub fn on(mut self, connections: usize) -> Turn {
+        self.connections = connections;
+        self
+    }
+
+    /// They get what was put.
+    pub fn reading(mut self) -> Turn {
+        self.reads = true;
+        self
+    }
+
+    /// A rate, and times where values are small.
+    pub fn run(&self, cluster: &dyn Cluster, time: Duration) -> Result<Figures> {
+        let mut calls = cluster.clients(self.clients, self.connections)?;
+        let (row, reads, value) = (&self.row, self.reads, noise(self.len));
+        calls[0](Operation::Put(key(0).as_bytes(), &value))?;
+        let next = AtomicU64::new(0);
+        let work = |mut call: Call| {
+            let (next, value) = (&next, &value);
+            move || {
+                let key = key(if reads { 0 } else { next.fetch_add(1, Ordering::Relaxed) });
+                call(match reads {
+                    true => Operation::Get(key.as_bytes()),
+                    false => Operation::Put(key.as_bytes(), value),
+                })
+            }
+        };
+        let [rate, p50, p99] = timed(calls.drain(..).map(work).collect(), time)?;
+        if self.len > 150 {
+            return Ok(vec![(format!("{row} (MB/s)"), rate * self.len as f64 / 1e6)]);
+        }
+        Ok(vec![
+            (format!("{row} (/s)"), rate),
+            (format!("{row} p50 (us)"), p50),
+            (format!("{row} p99 (us)"), p99),
+        ])
+    }
+}
+
+/// Does each thing again and again on a thread of its own: how often in a second, and microseconds of the
+/// median and of the 99th percentile.
+pub fn timed(things: Vec<impl FnMut() -> Result<()> + Send>, time: Duration) -> Result<[f64; 3]> {
+    let (stop, times) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let begin = Instant::now();
-    let work = |mut call: Call| -> Result<()> {
+    let work = |mut thing: Box<dyn FnMut() -> Result<()> + Send + '_>| -> Result<()> {
         let mut own = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let key = key(if reads { 0 } else { next.fetch_add(1, Ordering::Relaxed) });
             let begin = Instant::now();
-            call(match reads {
-                true => Operation::Get(key.as_bytes()),
-                false => Operation::Put(key.as_bytes(), &value),
-            })?;
+            thing()?;
             own.push(begin.elapsed().as_secs_f64() * 1e6);
         }
         times.lock().expect("nobody panicked").extend(own);
@@ -57,7 +96,8 @@ pub fn turn(
     };
     let work = &work;
     let outcome: Result<()> = thread::scope(|scope| {
-        let threads: Vec<_> = calls.drain(..).map(|call| scope.spawn(move || work(call))).collect();
+        let threads: Vec<_> =
+            things.into_iter().map(|thing| scope.spawn(move || work(Box::new(thing)))).collect();
         thread::sleep(time);
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panicked"))
@@ -66,16 +106,8 @@ pub fn turn(
     let elapsed = begin.elapsed().as_secs_f64();
     let mut times = times.into_inner().expect("nobody panicked");
     times.sort_by(f64::total_cmp);
-    let rate = times.len() as f64 / elapsed;
-    if len > 150 {
-        return Ok(vec![(format!("{row} (MB/s)"), rate * len as f64 / 1e6)]);
-    }
     let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-    Ok(vec![
-        (format!("{row} (/s)"), rate),
-        (format!("{row} p50 (us)"), at(50)),
-        (format!("{row} p99 (us)"), at(99)),
-    ])
+    Ok([times.len() as f64 / elapsed, at(50), at(99)])
 }
 
 fn noise(len: usize) -> Vec<u8> {
@@ -92,7 +124,7 @@ fn noise(len: usize) -> Vec<u8> {
 /// Milliseconds between the last acknowledged put before the leader is killed and the next one, with 8
 /// clients that put all the time.
 pub fn gap(cluster: &mut dyn Cluster) -> Result<f64> {
-    let calls: Result<Vec<_>> = (0..8).map(|_| cluster.client()).collect();
+    let calls = cluster.clients(8, 8);
     let (stop, done, next) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(1 << 40));
     thread::scope(|scope| {
         for mut call in calls? {

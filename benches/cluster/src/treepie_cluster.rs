@@ -2,11 +2,14 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -18,15 +21,35 @@ use treepie_raft::{
     transport::Security,
 };
 
-use crate::{Call, Cluster, Operation, Process, Result};
+use crate::{Call, Cluster, Operation, Process, Result, measure::timed};
 
 const TREE: &str = "rows";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The cluster.
 pub struct Treepie {
-    nodes: Vec<(u64, Process)>,
+    nodes: Vec<Member>,
     addresses: Vec<String>,
+}
+
+/// A node, which does what it reads, and says what came of it.
+struct Member {
+    id: u64,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _process: Process,
+}
+
+fn call(client: Client) -> Call {
+    Box::new(move |operation| {
+        match operation {
+            Operation::Put(key, value) => drop(client.put(TREE, key, value)?),
+            Operation::Get(key) => {
+                client.get(TREE, key)?.value.ok_or("it is not there")?;
+            }
+        }
+        Ok(())
+    })
 }
 
 impl Treepie {
@@ -41,9 +64,10 @@ impl Treepie {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = command.spawn()?;
             let mut line = String::new();
-            let out = child.stdout.take().ok_or("there is no pipe")?;
-            BufReader::new(out).read_line(&mut line)?;
-            cluster.nodes.push((id, Process(child)));
+            let input = child.stdin.take().ok_or("there is no pipe")?;
+            let mut output = BufReader::new(child.stdout.take().ok_or("there is no pipe")?);
+            output.read_line(&mut line)?;
+            cluster.nodes.push(Member { id, input, output, _process: Process(child) });
             cluster.addresses.push(line.trim().to_owned());
         }
         let client = cluster.connect()?;
@@ -65,22 +89,26 @@ impl Cluster for Treepie {
         "treepie"
     }
 
-    fn client(&self) -> Result<Call> {
-        let client = self.connect()?;
-        Ok(Box::new(move |operation| {
-            match operation {
-                Operation::Put(key, value) => drop(client.put(TREE, key, value)?),
-                Operation::Get(key) => {
-                    client.get(TREE, key)?.value.ok_or("it is not there")?;
-                }
-            }
-            Ok(())
-        }))
+    fn clients(&self, count: usize, connections: usize) -> Result<Vec<Call>> {
+        let connected: Result<Vec<Client>> = (0..connections).map(|_| self.connect()).collect();
+        let connected = connected?;
+        Ok((0..count).map(|at| call(connected[at % connections].clone())).collect())
+    }
+
+    fn embedded(&mut self, threads: usize, len: usize, time: Duration) -> Result<Option<[f64; 3]>> {
+        let leader = self.connect()?.status()?.leader.ok_or("nobody leads")?;
+        let node = self.nodes.iter_mut().find(|node| node.id == leader.0).ok_or("it is gone")?;
+        writeln!(node.input, "{threads} {len} {}", time.as_secs_f64())?;
+        let mut line = String::new();
+        node.output.read_line(&mut line)?;
+        let values: Vec<f64> =
+            line.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
+        Ok(Some(values.try_into().map_err(|_| "three numbers were expected")?))
     }
 
     fn kill_leader(&mut self) -> Result<()> {
         let leader = self.connect()?.status()?.leader.ok_or("nobody leads")?;
-        self.nodes.retain(|(id, _)| *id != leader.0);
+        self.nodes.retain(|node| node.id != leader.0);
         Ok(())
     }
 }
@@ -109,9 +137,30 @@ pub fn serve(id: u64, dir: &Path, member: Option<&str>) -> Result<()> {
             node
         }
     };
-    let store = Arc::new(Replicated::new(Arc::new(node)));
+    let node = Arc::new(node);
+    let store = Arc::new(Replicated::new(Arc::clone(&node)));
     let _server = Server::start(listener, store, ServerOptions::new())?;
     println!("{address}");
-    std::io::stdin().read_to_end(&mut Vec::new())?;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().ok_or("a word is missing");
+        let (threads, len) = (word()?.parse()?, word()?.parse()?);
+        let time = Duration::from_secs_f64(word()?.parse()?);
+        let [rate, p50, p99] = puts(&node, threads, len, time)?;
+        println!("{rate} {p50} {p99}");
+    }
     Ok(())
+}
+
+/// What threads of this process put, as clients of the embedded database.
+fn puts(node: &Node, threads: usize, len: usize, time: Duration) -> Result<[f64; 3]> {
+    let (next, value) = (AtomicU64::new(1 << 32), vec![7; len]);
+    let work = || -> Result<()> {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        node.write(|tx| tx.tree(TREE)?.insert(key, &value))?;
+        Ok(())
+    };
+    timed((0..threads).map(|_| work).collect(), time)
 }

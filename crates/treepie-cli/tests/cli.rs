@@ -7,6 +7,10 @@ mod arguments;
 mod backup;
 #[path = "cli/backup_doc.rs"]
 mod backup_doc;
+#[path = "cli/certificates.rs"]
+mod certificates;
+#[path = "cli/cluster.rs"]
+mod cluster;
 #[path = "cli/damage.rs"]
 mod damage;
 #[path = "cli/demo.rs"]

@@ -141,11 +141,11 @@ pub trait Log: Send + Sync + 'static {
     /// When the database fails.
     fn no_op(&self, term: Term) -> Result<Self::Record>;
 
-    /// Seals a change of members; the record goes out like others.
+    /// Seals a change of members that was decided in `term`; the record goes out like others.
     ///
     /// # Errors
-    /// When this node does not lead.
-    fn set_members(&self, members: &[u8], change: &[u8]) -> Result<Lsn>;
+    /// When this node does not lead in that term.
+    fn set_members(&self, term: Term, members: &[u8], change: &[u8]) -> Result<Lsn>;
 
     /// The members as of the committed state.
     ///

@@ -1,8 +1,12 @@
 //! Backups: the pages of a running database become a stream.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    thread,
+    time::{Duration, Instant},
+};
 
-use treepie::{Base, CopyOptions, CopyStep, Database, FoundDamage, PageCopy};
+use treepie::{Base, CopyOptions, CopyStep, Database, FoundDamage, PageCopy, ids::Lsn};
 
 use crate::{
     error::Result,
@@ -13,6 +17,10 @@ use crate::{
 
 /// Bytes of pages that are taken from the database at a time.
 const CHUNK_LEN: usize = 1 << 20;
+/// How long a backup rests beside writers, in times of what it took to read a chunk, and at most. Meanwhile
+/// other threads compress what was read.
+const REST: u32 = 3;
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// How a backup is made.
 #[derive(Clone, Debug)]
@@ -20,6 +28,7 @@ pub struct BackupOptions {
     stream: StreamOptions,
     copy: CopyOptions,
     base: Option<Base>,
+    yields: bool,
 }
 
 impl Default for BackupOptions {
@@ -29,10 +38,19 @@ impl Default for BackupOptions {
 }
 
 impl BackupOptions {
-    /// A full backup, compressed at level 1, which ends at the first damaged page.
+    /// A full backup, compressed at level 1, which ends at the first damaged page and gives way to writers.
     #[must_use]
     pub fn new() -> BackupOptions {
-        BackupOptions { stream: StreamOptions::new(), copy: CopyOptions::new(), base: None }
+        let (stream, copy) = (StreamOptions::new(), CopyOptions::new());
+        BackupOptions { stream, copy, base: None, yields: true }
+    }
+
+    /// Whether the backup gives way to writers: while others commit, it reads a quarter of the time, and
+    /// takes about twice as long. Default: yes. What limits it otherwise is the rate of `Control`.
+    #[must_use]
+    pub fn yields(mut self, yields: bool) -> BackupOptions {
+        self.yields = yields;
+        self
     }
 
     /// How the stream is written: level, threads, encryption.
@@ -121,6 +139,28 @@ pub(crate) struct Running<W: Write> {
     meter: Paced<io::Sink>,
     writer: StreamWriter<W>,
     position: Position,
+    pauses: Pauses,
+}
+
+/// Rests beside writers.
+struct Pauses {
+    yields: bool,
+    since: Instant,
+    newest: Lsn,
+}
+
+impl Pauses {
+    fn new(yields: bool, newest: Lsn) -> Pauses {
+        Pauses { yields, since: Instant::now(), newest }
+    }
+
+    /// Rests if somebody has committed since the last time.
+    fn pause(&mut self, newest: Lsn) {
+        if self.yields && newest > self.newest {
+            thread::sleep((self.since.elapsed() * REST).min(REST_MAX));
+        }
+        (self.since, self.newest) = (Instant::now(), newest);
+    }
 }
 
 impl<W: Write> Running<W> {
@@ -157,7 +197,8 @@ impl<W: Write> Running<W> {
         let control = control.total_if_unknown(Some(total));
         let meter = control.pace(io::sink());
         let writer = StreamWriter::new(out, header, &options.stream)?;
-        Ok(Running { copy, meter, writer, position })
+        let pauses = Pauses::new(options.yields, copy.newest_lsn());
+        Ok(Running { copy, meter, writer, position, pauses })
     }
 
     /// Copies everything.
@@ -172,6 +213,7 @@ impl<W: Write> Running<W> {
             let read = self.copy.pages_read();
             self.meter.note((read - noted) * page_size)?;
             noted = read;
+            self.pauses.pause(self.copy.newest_lsn());
             match step {
                 CopyStep::Pages(first) => self.writer.pages(first, &chunk)?,
                 CopyStep::Nothing => {}

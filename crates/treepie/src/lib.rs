@@ -109,8 +109,8 @@ mod txn;
 
 pub use copy::{Base, CopyOptions, CopyStep, PageCopy};
 pub use database::{
-    CheckReport, CopyInfo, Database, JournalRecords, PageDump, Problem, RawRecord, ReaderInfo,
-    RecordSummary, Records, Report, Stats, TreeReport,
+    CheckReport, CopyInfo, DamagedPage, Database, JournalRecords, PageDump, Problem, RawRecord,
+    ReaderInfo, RecordSummary, Records, RepairOutcome, Report, Stats, TreeReport, WholePage,
 };
 pub use error::{Damage, Error, Result, Structure};
 pub use format::{meta::Lineage, used::UsedPages};

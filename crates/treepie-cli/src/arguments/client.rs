@@ -198,6 +198,33 @@ pub enum Member {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Let a node that has caught up take the vote of another, which is removed for good
+    Replace {
+        /// Number of the node that goes
+        #[arg(long)]
+        id: u64,
+        /// Number of the node that takes its place
+        #[arg(long)]
+        with: u64,
+        /// Whom to ask.
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Say where a node is reached now; one that runs says so by itself
+    Move {
+        /// Number of the node
+        #[arg(long)]
+        id: u64,
+        /// Where it listens for clients
+        #[arg(long, value_name = "HOST:PORT", required_unless_present = "nodes")]
+        listen: Option<String>,
+        /// Where it listens for nodes
+        #[arg(long, value_name = "HOST:PORT")]
+        nodes: Option<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Remove a node for good
     Remove {
         /// Number of the node
@@ -229,7 +256,7 @@ pub struct Node {
     /// Number of this node
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub id: u64,
-    /// Folder of the database; made when it is missing
+    /// Folder of the database; it is made by `--found` and `--peers`
     #[arg(long, value_name = "FOLDER")]
     pub dir: PathBuf,
     /// Where to listen for clients
@@ -238,9 +265,24 @@ pub struct Node {
     /// Where to listen for nodes; the next port when left out
     #[arg(long, value_name = "HOST:PORT")]
     pub nodes: Option<String>,
+    /// Where clients find it, if not where it listens
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Where other nodes find it, if not where it listens; the host of `--advertise` when left out
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_nodes: Option<String>,
+    /// Make a new cluster of this node alone: of the database in the folder, or of an empty one. Its id is
+    /// that of the certificate
+    #[arg(long, conflicts_with = "peers")]
+    pub found: bool,
     /// Members of a cluster to join, and where they listen for clients
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub peers: Vec<String>,
+    /// Number under which this node was a member before, and whose database is lost, damaged or not that of
+    /// the cluster: it is removed, its folder put aside, and this node, of a new number, takes its place
+    #[arg(long, value_name = "NUMBER", requires = "peers")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub rebuild: Option<u64>,
     /// How connections are protected.
     #[command(flatten)]
     pub security: Security,

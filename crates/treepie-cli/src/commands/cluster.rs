@@ -40,10 +40,12 @@ struct PeerObject {
     sent_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_per_second: Option<u64>,
     matched: u64,
     lag_records: u64,
     lag_bytes: u64,
-    silent_ms: u64,
+    silent_ms: Option<u64>,
 }
 
 impl StatusObject {
@@ -93,39 +95,51 @@ impl StatusObject {
         }
         for peer in &self.peers {
             text += &format!(
-                "\n  node {}: {}, has LSN {}, lags by {} records ({}), heard of {} ms ago",
+                "\n  node {}: {}, has LSN {}, lags by {} records ({}), {}",
                 peer.node,
                 peer.state,
                 peer.matched,
                 grouped(peer.lag_records),
                 bytes(peer.lag_bytes),
-                peer.silent_ms,
+                peer.silence(),
             );
-            if let (Some(sent), Some(total)) = (peer.sent_bytes, peer.total_bytes) {
-                text += &format!(", {} of {} sent", bytes(sent), bytes(total));
+            if let (Some(sent), Some(total), Some(rate)) =
+                (peer.sent_bytes, peer.total_bytes, peer.bytes_per_second)
+            {
+                text += &format!(", {} of {} sent, {}/s", bytes(sent), bytes(total), bytes(rate));
             }
         }
         text
     }
 }
 
+impl PeerObject {
+    fn silence(&self) -> String {
+        self.silent_ms
+            .map_or_else(|| "never heard of".to_owned(), |ms| format!("heard of {ms} ms ago"))
+    }
+}
+
 impl From<&PeerStatus> for PeerObject {
     fn from(peer: &PeerStatus) -> PeerObject {
-        let (state, sent_bytes, total_bytes) = match peer.state {
-            PeerState::Probing => ("probing", None, None),
-            PeerState::Replicating => ("replicating", None, None),
-            PeerState::Installing { sent, total } => ("installing", Some(sent), Some(total)),
-            PeerState::Unreachable => ("unreachable", None, None),
+        let (state, install) = match peer.state {
+            PeerState::Probing => ("probing", None),
+            PeerState::Replicating => ("replicating", None),
+            PeerState::Installing { sent, total, rate } => {
+                ("installing", Some((sent, total, rate)))
+            }
+            PeerState::Unreachable => ("unreachable", None),
         };
         PeerObject {
             node: peer.node.0,
             state,
-            sent_bytes,
-            total_bytes,
+            sent_bytes: install.map(|(sent, ..)| sent),
+            total_bytes: install.map(|(_, total, _)| total),
+            bytes_per_second: install.map(|(.., rate)| rate),
             matched: peer.matched,
             lag_records: peer.lag_records,
             lag_bytes: peer.lag_len,
-            silent_ms: peer.silent_ms,
+            silent_ms: Some(peer.silent_ms).filter(|ms| *ms != u64::MAX),
         }
     }
 }
@@ -187,6 +201,18 @@ pub fn member(arguments: &Member, output: &mut Output) -> Result<()> {
         }
         Member::Promote { id, reach } => {
             change(Admin::Promote { node: NodeId(*id) }, "promoted", reach, output)
+        }
+        Member::Replace { id, with, reach } => {
+            let admin = Admin::Replace { old: NodeId(*id), new: NodeId(*with) };
+            change(admin, "replaced", reach, output)
+        }
+        Member::Move { id, listen, nodes, reach } => {
+            let admin = Admin::Move {
+                node: NodeId(*id),
+                address: nodes.clone().unwrap_or_default(),
+                client_address: listen.clone().unwrap_or_default(),
+            };
+            change(admin, "moved", reach, output)
         }
         Member::Remove { id, reach } => {
             change(Admin::Remove { node: NodeId(*id) }, "removed", reach, output)

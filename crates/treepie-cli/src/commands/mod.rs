@@ -12,6 +12,7 @@ pub mod node;
 pub mod page;
 pub mod prune;
 pub mod rebuild;
+mod rebuilt;
 pub mod repair;
 pub mod report;
 pub mod restore;

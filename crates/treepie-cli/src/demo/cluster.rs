@@ -81,7 +81,9 @@ impl Node {
         let mut command = Command::new(&program);
         command.args(["node", "--listen", "127.0.0.1:0", "--insecure-loopback", "--json"]);
         command.arg("--id").arg(id.to_string()).arg("--dir").arg(&dir);
-        if !peers.is_empty() {
+        if peers.is_empty() {
+            command.arg("--found");
+        } else {
             command.arg("--peers").arg(peers.join(","));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());

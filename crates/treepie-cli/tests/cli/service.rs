@@ -18,7 +18,7 @@ struct Node {
 impl Node {
     /// Starts one on a port that the system chooses, and waits until it serves.
     fn start(place: &Place, more: &[&str]) -> Node {
-        Node::numbered(place, "1", "db", more)
+        Node::numbered(place, "1", "db", &[&["--found"], more].concat())
     }
 
     /// As `start`, with a number and a folder.
@@ -190,7 +190,7 @@ fn plaintext_has_to_be_asked_for_and_stays_within_the_machine() {
     }
     let said = place.run(&[&get[..], &["192.0.2.1:1", "--insecure-loopback"]].concat());
     said.failed(2);
-    let node = ["node", "--id", "1", "--dir", "db", "--insecure-loopback", "--listen"];
+    let node = ["node", "--id", "1", "--dir", "db", "--found", "--insecure-loopback", "--listen"];
     place.run(&[&node[..], &["0.0.0.0:0"]].concat()).failed(2);
     assert!(!place.path("db").exists());
     let files = ["--ca", "ca.pem", "--cert", "cert.pem", "--key", "key.pem"];
@@ -213,7 +213,7 @@ fn insist(place: &Place, arguments: &[&str]) -> String {
 #[test]
 fn cluster_of_three_processes_goes_on_when_its_leader_is_killed() {
     let place = Place::new();
-    let mut first = Node::numbered(&place, "1", "d1", &[]);
+    let mut first = Node::numbered(&place, "1", "d1", &["--found"]);
     let at = |nodes: &[&Node]| -> String {
         nodes.iter().map(|node| node.address.as_str()).collect::<Vec<_>>().join(",")
     };
@@ -240,4 +240,45 @@ fn cluster_of_three_processes_goes_on_when_its_leader_is_killed() {
     assert!(status.contains("node 1"), "{status}");
     let there = ["client", "get", "t", "c", "--at", &back.address, "--insecure-loopback"];
     assert_eq!(insist(&place, &there), "3\n");
+}
+
+#[test]
+fn node_whose_database_is_of_no_use_is_rebuilt_by_one_command_that_may_be_repeated() {
+    let place = Place::new();
+    let first = Node::numbered(&place, "1", "d1", &[]);
+    let only = first.address.clone();
+    insist(&place, &["client", "put", "t", "a", "1", "--at", &only, "--insecure-loopback"]);
+    let second = Node::numbered(&place, "2", "d2", &["--peers", &only]);
+    let mut third = Node::numbered(&place, "3", "d3", &["--peers", &only]);
+    for id in ["2", "3"] {
+        insist(&place, &["member", "promote", "--id", id, "--at", &only, "--insecure-loopback"]);
+    }
+    let rebuild = |id: &str| {
+        let node = ["node", "--id", id, "--dir", "d3", "--listen", "127.0.0.1:0"];
+        place.run(
+            &[&node[..], &["--peers", &only, "--rebuild", "3", "--insecure-loopback"]].concat(),
+        )
+    };
+    // Nothing is done under the old number, or while the old node runs.
+    rebuild("3").failed(2);
+    let said = rebuild("4");
+    assert!(said.failed(2).contains("somebody has the database open"), "{}", said.err);
+    third.child.kill().unwrap();
+    third.child.wait().unwrap();
+    std::fs::write(place.path("d3").join("data"), b"rot").unwrap();
+    let rebuilt = Node::numbered(&place, "4", "d3", &["--peers", &only, "--rebuild", "3"]);
+    assert!(place.path("d3.node-3").join("journal").exists(), "the old folder was put aside");
+    let all = format!("{only},{}", second.address);
+    let members = ["member", "list", "--at", &all, "--insecure-loopback", "--json"];
+    let members = objects(&insist(&place, &members));
+    let voters: Vec<_> = members.iter().filter(|member| member["voter"] == json!(true)).collect();
+    assert_eq!((members.len(), voters.len()), (3, 3), "{members:?}");
+    assert!(members.iter().all(|member| member["node"] != json!(3)), "{members:?}");
+    insist(&place, &["client", "put", "t", "b", "2", "--at", &all, "--insecure-loopback"]);
+    rebuilt.stop(&place);
+    // Given again as it was, it starts what it has made.
+    let again = Node::numbered(&place, "4", "d3", &["--peers", &only, "--rebuild", "3"]);
+    let get = ["client", "get", "t", "b", "--at", &again.address, "--insecure-loopback"];
+    assert_eq!(insist(&place, &get), "2\n");
+    again.stop(&place);
 }

@@ -88,6 +88,15 @@ impl Handles {
         self.window.get(self.window.len().checked_sub(behind + 1)?)
     }
 
+    /// Bytes of the records above `lsn`: of the newest ones as they are, of older ones by the mean of those.
+    pub(crate) fn len_above(&self, lsn: Lsn) -> u64 {
+        let count = self.last.0.saturating_sub(lsn.0);
+        let known = (self.window.len() as u64).min(count);
+        let newest = self.window.iter().rev().take(usize::try_from(known).unwrap_or(usize::MAX));
+        let len: u64 = newest.map(|handle| u64::from(handle.entry.len)).sum();
+        len + (count - known).saturating_mul(len / known.max(1))
+    }
+
     /// The chain hash of a record, if it is known.
     pub(crate) fn chain(&self, lsn: Lsn) -> Option<u64> {
         if lsn.0 + self.window.len() as u64 == self.last.0 {
@@ -260,6 +269,18 @@ mod tests {
         assert_eq!(terms, [Some(0), Some(2), Some(2), Some(5), None]);
         assert_eq!(handles.chain(Lsn(3)), Some(305));
         assert_eq!((handles.chain(Lsn(0)), handles.chain(Lsn(4))), (Some(7), None));
+    }
+
+    #[test]
+    fn bytes_above_an_lsn_are_counted_and_those_of_old_records_estimated() {
+        let mut handles = empty();
+        (1..=100).for_each(|lsn| handles.push(handle(lsn, 1)));
+        assert_eq!(handles.len_above(Lsn(90)), 10);
+        assert_eq!((handles.len_above(Lsn(100)), handles.len_above(Lsn(101))), (0, 0));
+        let count = KEPT_MAX as u64 + 1_000;
+        (101..=count).for_each(|lsn| handles.push(handle(lsn, 1)));
+        handles.set_applied(Lsn(count));
+        assert_eq!(handles.len_above(Lsn(0)), count);
     }
 
     #[test]

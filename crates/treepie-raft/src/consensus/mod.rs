@@ -91,6 +91,8 @@ pub(crate) struct Turn {
 pub struct Progress {
     /// Up to where it has synced the same records.
     pub matched: Lsn,
+    /// Bytes of the records that it lacks; those of records that are long gone from memory by their mean.
+    pub lag_len: u64,
     /// It has answered lately.
     pub is_active: bool,
     /// It waits for a page stream.
@@ -119,6 +121,8 @@ impl Core {
             max_inflight_msgs: IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
+            // With the next entry, or when the owner asks for it.
+            skip_bcast_commit: true,
             read_only_option: ReadOnlyOption::Safe,
             ..CoreConfig::default()
         };
@@ -302,6 +306,11 @@ impl Core {
         self.call(|raw| raw.report_snapshot(peer.0, status))
     }
 
+    /// Tells all others what is committed, and whatever else they lack.
+    pub(crate) fn announce(&mut self) -> Result<(), Broken> {
+        self.call(|raw| raw.raft.bcast_append())
+    }
+
     /// Stops leading, in this term.
     pub(crate) fn step_down(&mut self) -> Result<(), Broken> {
         self.call(|raw| {
@@ -367,6 +376,7 @@ impl Core {
         let progress = self.raw.raft.prs().get(id.0)?;
         Some(Progress {
             matched: Lsn(progress.matched),
+            lag_len: self.handles().len_above(Lsn(progress.matched)),
             is_active: progress.recent_active,
             installs: progress.state == ProgressState::Snapshot,
         })

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use treepie::{
     ids::Lsn,
     replication::{LogRecords, SharedRecord},
@@ -16,6 +16,7 @@ use super::{
     error::NodeError,
     input::Input,
     log::{DoorLog, bytes_of},
+    works::Works,
 };
 use crate::{
     ids::NodeId,
@@ -32,7 +33,7 @@ pub(super) fn feed(
     log: &Arc<DoorLog>,
     transport: &Arc<dyn Transport>,
     wanted: &Receiver<Wanted>,
-    inputs: &Sender<Input>,
+    works: &Works,
 ) {
     let mut readers = BTreeMap::new();
     while let Ok((message, records)) = wanted.recv() {
@@ -52,7 +53,7 @@ pub(super) fn feed(
                 false
             }
         };
-        if !is_sent && inputs.send(Input::Unreachable(to)).is_err() {
+        if !is_sent && !works.replica.put(Input::Unreachable(to)) {
             return;
         }
     }

@@ -1,6 +1,10 @@
-//! What reaches the thread that owns the replica, and the clock that it reads.
+//! What reaches the replica, and the clock that it reads.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::Sender;
 use treepie::{
@@ -8,6 +12,7 @@ use treepie::{
     replication::{Outlet, SharedRecord},
 };
 
+use super::works::{Hand, Works};
 use crate::{
     ids::NodeId,
     members::{Change, ChangeError},
@@ -33,6 +38,13 @@ pub(super) struct Waiting {
     pub(super) done: ReadDone,
 }
 
+/// How a replica is, and since when others were not heard.
+pub(super) struct Answered {
+    pub(super) replica: Status,
+    pub(super) stopped: Option<Stopped>,
+    pub(super) silent: BTreeMap<NodeId, Duration>,
+}
+
 /// What happens to a node.
 pub(super) enum Input {
     /// A message came; the credit goes when it was taken.
@@ -47,8 +59,8 @@ pub(super) enum Input {
     Led,
     /// A call to follow is done, and the log ends there.
     Followed(u64, Lsn),
-    /// A change of members could not be sealed.
-    MembersRefused,
+    /// A change of members of this term could not be sealed.
+    MembersRefused(Term),
     /// A linearizable read, or one of a state at or after an LSN.
     Read(Waiting),
     /// How old the state here may be.
@@ -66,20 +78,24 @@ pub(super) enum Input {
     /// A thread of the node has panicked.
     Panicked(&'static str),
     /// How it is.
-    Status(Sender<(Status, Option<Stopped>)>),
+    Status(Sender<Answered>),
     /// The end, if the node has not got this record, whose state it was given; the answer says whether.
     YieldTo(Lsn, Term, Sender<bool>),
     /// The end.
     Stop,
 }
 
-/// Sends sealed records to the thread that owns the replica.
-pub(super) struct SealedOutlet(pub Sender<Input>);
+/// Brings sealed records to the replica.
+pub(super) struct SealedOutlet(pub Arc<Works>);
 
 impl Outlet for SealedOutlet {
     fn sealed(&self, record: SharedRecord) {
         // Nobody is there any more when the node is being stopped.
-        let _ = self.0.send(Input::Sealed(record));
+        self.0.replica.leave(Input::Sealed(record), 0);
+    }
+
+    fn released(&self) {
+        self.0.work(Hand::Light);
     }
 }
 

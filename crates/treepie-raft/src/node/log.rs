@@ -1,11 +1,18 @@
 //! The log of a replica: the journal of its database, behind the door.
 
+use std::time::Instant;
+
+use parking_lot::Mutex;
 use treepie::{
-    Result,
+    Error, Result,
     ids::{Lsn, Term},
     replication::{self, Door, RecordKind, SharedRecord},
 };
 
+use super::{
+    probe::{Bug, Probe},
+    repair::APPLY_PATIENCE,
+};
 use crate::{
     log::{HardState, Log, LogRecord, LogState},
     message::EntryKind,
@@ -16,6 +23,28 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct DoorLog {
     pub(super) door: Door,
+    probe: Probe,
+    /// Since when a commit waits for a damaged page.
+    waits_since: Mutex<Option<Instant>>,
+}
+
+impl DoorLog {
+    pub(super) fn new(door: Door, probe: Probe) -> DoorLog {
+        DoorLog { door, probe, waits_since: Mutex::new(None) }
+    }
+
+    /// Whether a commit that has failed may be tried again: there may be room by then, or a damaged page may
+    /// have come from another node.
+    pub(super) fn may_come_right(&self, error: &Error) -> bool {
+        match error {
+            Error::Bound { .. } => true,
+            Error::Corrupt { .. } if self.door.damaged_pages().0 > 0 => {
+                let since = *self.waits_since.lock().get_or_insert_with(Instant::now);
+                since.elapsed() < APPLY_PATIENCE && !self.probe.has(Bug::ApplyingStops)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A record as the transport sends it: from the memory in which it was sealed or received.
@@ -119,7 +148,12 @@ impl Log for DoorLog {
     }
 
     fn commit(&self, lsn: Lsn) -> Result<()> {
-        self.door.commit(lsn)
+        while self.probe.has(Bug::OwnSyncAwaited) && self.door.state().synced < lsn {
+            std::thread::yield_now();
+        }
+        self.door.commit(lsn)?;
+        *self.waits_since.lock() = None;
+        Ok(())
     }
 
     fn lead(&self, term: Term) -> Result<()> {
@@ -134,8 +168,8 @@ impl Log for DoorLog {
         self.door.no_op(term)
     }
 
-    fn set_members(&self, members: &[u8], change: &[u8]) -> Result<Lsn> {
-        self.door.set_members(members, change)
+    fn set_members(&self, term: Term, members: &[u8], change: &[u8]) -> Result<Lsn> {
+        self.door.set_members(term, members, change)
     }
 
     fn members(&self) -> Result<Option<Vec<u8>>> {

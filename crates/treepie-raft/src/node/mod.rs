@@ -13,12 +13,20 @@ mod feeder;
 mod input;
 mod install;
 mod log;
+mod moves;
 mod options;
+mod probe;
+mod progress;
+mod repair;
+mod resume;
 mod shared;
 mod start;
+mod station;
+mod works;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::Arc,
@@ -26,11 +34,15 @@ use std::{
 };
 
 use crossbeam_channel::bounded;
-use treepie::{Database, Receipt, Snapshot, WriteTxn, ids::Lsn};
+use treepie::{
+    Database, Receipt, Snapshot, WriteTxn,
+    ids::{Lsn, PageId},
+};
 
 use self::{
-    input::{Input, Waiting},
+    input::{Answered, Input, Waiting},
     shared::{Ears, Shared, Stored},
+    works::Hand,
 };
 use crate::{
     ids::{ClusterId, NodeId},
@@ -39,10 +51,18 @@ use crate::{
     transport::{PeerStatus, TcpTransport, TransportOptions},
 };
 
+#[cfg(not(feature = "planted"))]
+use self::probe::{Bug, Probe};
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub use self::probe::{Bug, Probe, Step};
 pub use self::{
     error::NodeError,
     input::{AgeDone, ChangeDone, ReadDone},
     options::NodeOptions,
+    progress::InstallProgress,
+    repair::Repairs,
+    resume::Resumptions,
 };
 
 /// How long a node is asked for its status before it counts as not running.
@@ -66,10 +86,18 @@ pub struct NodeStatus {
     pub replica: Status,
     /// Why it takes no more part, if it does not.
     pub stopped: Option<Stopped>,
+    /// How long other nodes were not heard; those that never were are missing.
+    pub silent: BTreeMap<NodeId, Duration>,
+    /// How far page streams are that it sends to members.
+    pub installs: BTreeMap<NodeId, InstallProgress>,
     /// Its connections.
     pub peers: Vec<PeerStatus>,
     /// How far its database is.
     pub database: treepie::Stats,
+    /// Damaged pages, and what became of them.
+    pub repairs: Repairs,
+    /// Page streams that were cut, and went on.
+    pub resumptions: Resumptions,
 }
 
 impl Node {
@@ -93,7 +121,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn open(path: impl AsRef<Path>, options: NodeOptions) -> Result<Node, NodeError> {
-        install::complete(path.as_ref())?;
+        install::complete(path.as_ref(), &options.probe)?;
         let database = options.engine.open(path)?;
         Node::start(database, options)
     }
@@ -103,7 +131,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Folder`] when an exchange that was cut off cannot be completed.
     pub fn is_there(path: impl AsRef<Path>) -> Result<bool, NodeError> {
-        install::complete(path.as_ref())?;
+        install::complete(path.as_ref(), &Probe::default())?;
         Ok(path.as_ref().join("data").exists())
     }
 
@@ -130,6 +158,7 @@ impl Node {
     fn listen(options: NodeOptions, cluster: ClusterId, path: &Path) -> Result<Node, NodeError> {
         let (listen, security) = (options.listen.clone(), options.security.clone());
         let mut transport = TransportOptions::new(options.id, cluster, listen, security)
+            .label(&options.label)
             .send_credit(options.send_credit)
             .receive_credit(options.receive_credit);
         if let Some(address) = &options.advertised {
@@ -167,6 +196,12 @@ impl Node {
     pub fn address(&self) -> Result<SocketAddr, NodeError> {
         let transport = self.shared.transport.get().ok_or(NodeError::NotRunning)?;
         Ok(transport.local_address())
+    }
+
+    /// Where other nodes find it, as the members say.
+    #[must_use]
+    pub fn advertised_address(&self) -> String {
+        self.shared.address()
     }
 
     /// The database. Ask again for each use rather than keep it: where this node has to be given all
@@ -219,7 +254,7 @@ impl Node {
     #[track_caller]
     pub fn read_stale(&self, bound: Duration) -> Result<Snapshot, NodeError> {
         let age = self.staleness()?;
-        if age.is_none_or(|age| age > bound) {
+        if age.is_none_or(|age| age > bound) && !self.shared.options.probe.has(Bug::AgeNotAsked) {
             let age_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok());
             return Err(NodeError::Stale { node: self.id(), age_ms: age_ms.unwrap_or(u64::MAX) });
         }
@@ -339,6 +374,29 @@ impl Node {
         true
     }
 
+    /// Waits until its log says who belongs to the cluster, which a node that founds one has written down
+    /// when it has elected itself; returns whether that came to be in time.
+    #[must_use]
+    pub fn wait_for_members(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut view = self.shared.view.lock();
+        while !view.is_founded && !view.is_stopped {
+            if self.shared.view_changed.wait_until(&mut view, deadline).timed_out() {
+                return false;
+            }
+        }
+        view.is_founded
+    }
+
+    /// A member may be found at this address, as somebody says who knows the cluster: for a node that was
+    /// away while others have moved. Whoever is there has to prove that it is that member.
+    pub fn look_for(&self, member: NodeId, address: &str) {
+        let is_member = self.shared.members.read().get(member).is_some();
+        if let Some(transport) = self.shared.transport.get().filter(|_| is_member) {
+            transport.set_peer(member, address);
+        }
+    }
+
     /// The members, as this node knows them.
     #[must_use]
     pub fn members(&self) -> Members {
@@ -353,13 +411,34 @@ impl Node {
         let (reply, answer) = bounded(1);
         self.tell(Input::Status(reply))?;
         let answered = answer.recv_timeout(STATUS_PATIENCE);
-        let (replica, stopped) = answered.map_err(|_| NodeError::NotRunning)?;
+        let answered = answered.map_err(|_| NodeError::NotRunning)?;
+        let Answered { replica, stopped, silent } = answered;
+        let installs = self.shared.installs.all();
         let peers = self.shared.transport.get().map(TcpTransport::status).unwrap_or_default();
-        Ok(NodeStatus { replica, stopped, peers, database: self.database()?.stats() })
+        let database = self.database()?;
+        let repairs = repair::counts(&self.shared, &database);
+        let resumptions = self.shared.streams.resumptions();
+        let database = database.stats();
+        Ok(NodeStatus { replica, stopped, silent, installs, peers, database, repairs, resumptions })
+    }
+
+    /// Verifies pages as they are now, and takes those that are damaged from other nodes. Pages that are met
+    /// by reads, by [`check`](Database::check) and by applying are repaired without being asked for.
+    ///
+    /// # Errors
+    /// [`NodeError::NotRunning`]. What could not be repaired is in the counts.
+    pub fn repair(&self, pages: &[PageId]) -> Result<Repairs, NodeError> {
+        let database = self.database()?;
+        for page in pages {
+            // One that is damaged is noted.
+            drop(database.verify_page(*page));
+        }
+        repair::round(&self.shared, &database);
+        Ok(repair::counts(&self.shared, &database))
     }
 
     fn tell(&self, input: Input) -> Result<(), NodeError> {
-        if self.shared.tell(input) { Ok(()) } else { Err(NodeError::NotRunning) }
+        if self.shared.tell(input, Hand::Light) { Ok(()) } else { Err(NodeError::NotRunning) }
     }
 
     /// Stops taking part, and closes the database, unless others hold handles of it. Every later call
@@ -380,6 +459,7 @@ impl Node {
             start::stop(&mut running);
             running.database.clone()
         });
+        self.shared.streams.stop();
         if let Some(transport) = self.shared.transport.get() {
             transport.stop();
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::probe::Probe;
 use crate::{ids::NodeId, transport::Security};
 
 /// How a node is started.
@@ -20,6 +21,7 @@ pub struct NodeOptions {
     pub(super) send_credit: u64,
     pub(super) receive_credit: u64,
     pub(super) engine: treepie::Options,
+    pub(super) probe: Probe,
 }
 
 impl NodeOptions {
@@ -40,6 +42,7 @@ impl NodeOptions {
             send_credit: 64 << 20,
             receive_credit: 64 << 20,
             engine: treepie::Options::new(),
+            probe: Probe::default(),
         }
     }
 
@@ -56,15 +59,16 @@ impl NodeOptions {
         self
     }
 
-    /// Where other nodes find this one, if not where it listens.
+    /// Where other nodes find this one, if not where it listens. The members say it, and are changed where
+    /// a node is elsewhere than before.
     #[must_use]
     pub fn advertised(mut self, address: impl Into<String>) -> NodeOptions {
         self.advertised = Some(address.into());
         self
     }
 
-    /// What the members say of this node beside its address, when it founds a cluster: where its clients
-    /// find it, say. Empty by default.
+    /// What the members say of this node beside its address: where its clients find it, say. Where it is
+    /// empty, as by default, what they say already stays.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> NodeOptions {
         self.label = label.into();
@@ -101,6 +105,15 @@ impl NodeOptions {
     #[must_use]
     pub fn engine(mut self, options: treepie::Options) -> NodeOptions {
         self.engine = options;
+        self
+    }
+
+    /// What a test puts in. Default: nothing.
+    #[cfg(feature = "planted")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn probe(mut self, probe: Probe) -> NodeOptions {
+        self.probe = probe;
         self
     }
 }

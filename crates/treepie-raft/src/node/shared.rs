@@ -6,14 +6,18 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, RwLock};
 use treepie::{Database, replication::SharedRecord};
 
 use super::{
     input::{Clock, Input, Waiting},
     log::DoorLog,
+    moves::Moves,
     options::NodeOptions,
+    progress::Installs,
+    repair::Repairing,
+    resume::Streams,
+    works::{Hand, Works},
 };
 use crate::{
     ids::{ClusterId, NodeId},
@@ -32,6 +36,7 @@ use crate::{
 pub(super) struct View {
     pub(super) leader: Option<NodeId>,
     pub(super) is_open: bool,
+    pub(super) is_founded: bool,
     pub(super) is_stopped: bool,
 }
 
@@ -39,7 +44,7 @@ pub(super) struct View {
 pub(super) struct Running {
     pub(super) database: Database,
     pub(super) log: Arc<DoorLog>,
-    pub(super) inputs: Sender<Input>,
+    pub(super) works: Arc<Works>,
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
@@ -57,8 +62,15 @@ pub(super) struct Shared {
     pub(super) view_changed: Condvar,
     /// Reads that waited for a replica that has ended.
     pub(super) left: Mutex<Vec<Waiting>>,
+    /// Who is elsewhere than the members say.
+    pub(super) moves: Moves,
+    pub(super) installs: Arc<Installs>,
     /// One state is received at a time.
     pub(super) installing: Mutex<()>,
+    /// Page streams that may go on over another connection.
+    pub(super) streams: Streams,
+    /// Damaged pages that are fetched from others.
+    pub(super) repairing: Repairing,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -75,7 +87,11 @@ impl Shared {
             view: Mutex::new(View::default()),
             view_changed: Condvar::new(),
             left: Mutex::new(Vec::new()),
+            moves: Moves::default(),
+            installs: Arc::default(),
             installing: Mutex::new(()),
+            streams: Streams::default(),
+            repairing: Repairing::default(),
             threads: Mutex::new(Vec::new()),
         }
     }
@@ -133,17 +149,24 @@ impl Shared {
         }
     }
 
-    /// Tells the running replica something; false if there is none.
-    pub(super) fn tell(&self, input: Input) -> bool {
-        let running = self.running.read();
-        running.as_ref().is_some_and(|running| running.inputs.send(input).is_ok())
+    /// Where the work of the running replica is done.
+    pub(super) fn works(&self) -> Option<Arc<Works>> {
+        self.running.read().as_ref().map(|running| Arc::clone(&running.works))
     }
 
-    /// Takes over what the replica says of itself.
-    pub(super) fn note(&self, replica: &Replica<DoorLog>, log: &DoorLog) {
+    /// Tells the running replica something; false if there is none.
+    pub(super) fn tell(&self, input: Input, hand: Hand) -> bool {
+        // Not under the lock: who works for it may need that.
+        self.works().is_some_and(|works| works.tell(input, hand))
+    }
+
+    /// Takes over what the replica says of itself. Returns whether it leads, and its database takes
+    /// writes.
+    pub(super) fn note(&self, replica: &Replica<DoorLog>, log: &DoorLog) -> bool {
         let view = View {
             leader: replica.leader(),
             is_open: replica.open_term().is_some() && log.door.is_leading(),
+            is_founded: replica.is_founded(),
             is_stopped: replica.stopped().is_some(),
         };
         let mut known = self.view.lock();
@@ -151,15 +174,21 @@ impl Shared {
             *known = view;
             self.view_changed.notify_all();
         }
+        view.is_open
     }
 
     /// These are the members: whoever is new is dialled, whoever is gone is not any more.
     pub(super) fn meet(&self, members: &Members) {
         let before = std::mem::replace(&mut *self.members.write(), members.clone());
+        let leads = self.view.lock().is_open;
         let Some(transport) = self.transport.get() else { return };
         for (id, member) in members.iter() {
             // One that has moved has said so itself.
             if before.get(id).is_none_or(|known| known.place != member.place) {
+                // Whoever leads has heard what it has said since, and writes that down, too.
+                if !leads && id != self.options.id {
+                    self.moves.forget(id);
+                }
                 transport.set_peer(id, &member.place.address);
             }
         }
@@ -219,19 +248,27 @@ impl Handler for Ears {
         if let Some(transport) = shared.transport.get() {
             transport.set_peer(hello.from, &hello.address);
         }
+        if is_member && hello.lane == Lane::Urgent {
+            let label = String::from_utf8(hello.purpose.clone()).unwrap_or_default();
+            shared.moves.note(hello.from, Place { address: hello.address.clone(), label });
+        }
         drop(members);
         Ok(())
     }
 
     fn deliver(&self, delivery: Delivery) -> Result<(), Refusal> {
         let shared = self.0.upgrade().ok_or(Refusal::Stopping)?;
-        let Delivery { message, records, credit, .. } = delivery;
+        let Delivery { message, records, credit, lane, is_last } = delivery;
         let records: Result<Vec<_>, _> = records.into_iter().map(SharedRecord::receive).collect();
         let records = records.map_err(|error| {
             tracing::warn!(from = message.from.0, %error, "a damaged record came");
             Refusal::Damaged
         })?;
-        shared.tell(Input::Message(message, records, credit));
+        let hand = match lane {
+            Lane::Bulk => Hand::Receiver { is_last },
+            _ => Hand::Urgent,
+        };
+        shared.tell(Input::Message(message, records, credit), hand);
         Ok(())
     }
 
@@ -244,7 +281,7 @@ impl Handler for Ears {
 
     fn unreachable(&self, node: NodeId) {
         if let Some(shared) = self.0.upgrade() {
-            shared.tell(Input::Unreachable(node));
+            shared.tell(Input::Unreachable(node), Hand::Light);
         }
     }
 }

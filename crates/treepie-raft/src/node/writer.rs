@@ -1,12 +1,20 @@
-//! The two threads behind a replica that do I/O: one writes the journal, the other decides what readers
-//! see. Each does its jobs in order, and neither waits for the other.
+//! What behind a replica does I/O: the journal is written at one place, and at another it is decided what
+//! readers see. Each does its jobs in order, and neither waits for the other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crossbeam_channel::{Receiver, Sender};
 use treepie::{Error, ids::Lsn, ids::Term, replication::SharedRecord};
 
-use super::{input::Input, log::DoorLog};
+use super::{
+    input::Input,
+    log::DoorLog,
+    station::{Next, Worker},
+    works::Works,
+};
 use crate::{
     ids::NodeId,
     log::{HardState, Log},
@@ -28,23 +36,30 @@ pub(super) enum Decision {
     Follow(Option<NodeId>, u64),
 }
 
-/// The life of the thread that writes the journal: what waits by then shares one write and one sync.
-pub(super) fn write_journal(
-    log: &Arc<DoorLog>,
-    jobs: &Receiver<Job<SharedRecord>>,
-    inputs: &Sender<Input>,
-) {
-    while let Ok(first) = jobs.recv() {
-        let mut group = vec![first];
-        group.extend(jobs.try_iter().take(JOBS_MAX - 1));
-        let last = group.last().map_or(0, |job| job.number);
-        let said = match write_group(log, group) {
-            Ok(()) => Input::Persisted(last),
-            Err(error) => Input::Failed(error),
-        };
-        if inputs.send(said).is_err() {
-            return;
+/// Writes the journal: what waits by then shares one write and one sync.
+pub(super) struct JournalWriter {
+    pub(super) log: Arc<DoorLog>,
+    pub(super) works: Arc<Works>,
+}
+
+impl Worker<Job<SharedRecord>> for JournalWriter {
+    fn work(&mut self, mut jobs: VecDeque<Job<SharedRecord>>) -> Next {
+        while !jobs.is_empty() {
+            let group: Vec<_> = jobs.drain(..jobs.len().min(JOBS_MAX)).collect();
+            let last = group.last().map_or(0, |job| job.number);
+            let said = match write_group(&self.log, group) {
+                Ok(()) => Input::Persisted(last),
+                Err(error) => Input::Failed(error),
+            };
+            if !self.works.replica.leave(said, 0) {
+                return Next::End;
+            }
+            // What is acknowledged does not wait for the rest.
+            if !jobs.is_empty() {
+                self.works.replica.wake();
+            }
         }
+        Next::Wait
     }
 }
 
@@ -79,55 +94,61 @@ impl Gathered {
     }
 }
 
-/// The life of the thread that decides what readers see. Of commits that wait, the last one says it all.
-pub(super) fn decide(log: &Arc<DoorLog>, decisions: &Receiver<Decision>, inputs: &Sender<Input>) {
-    let mut next = decisions.recv().ok();
-    while let Some(mut decision) = next.take() {
-        while let Ok(later) = decisions.try_recv() {
-            if let (Decision::Commit(_), Decision::Commit(_)) = (&decision, &later) {
-                decision = later;
-            } else {
-                next = Some(later);
-                break;
+/// Decides what readers see. Of commits that wait, the last one says it all.
+pub(super) struct Decider {
+    pub(super) log: Arc<DoorLog>,
+    pub(super) works: Arc<Works>,
+    /// A commit that found no room, and is tried again.
+    pub(super) waiting: Option<Lsn>,
+}
+
+impl Worker<Decision> for Decider {
+    fn work(&mut self, mut decisions: VecDeque<Decision>) -> Next {
+        if let Some(lsn) = self.waiting.take()
+            && decisions.is_empty()
+        {
+            decisions.push_back(Decision::Commit(lsn));
+        }
+        while let Some(decision) = decisions.pop_front() {
+            let is_outdone = matches!(
+                (&decision, decisions.front()),
+                (Decision::Commit(_), Some(Decision::Commit(_)))
+            );
+            if is_outdone {
+                continue;
+            }
+            let said = match decision {
+                Decision::Commit(lsn) => self.commit(lsn),
+                Decision::Lead(term) => self.log.lead(term).map(|()| Some(Input::Led)),
+                Decision::Follow(leader, number) => self
+                    .log
+                    .follow(leader.map(|leader| leader.0))
+                    .map(|()| Some(Input::Followed(number, self.log.state().last))),
+            };
+            let said = said.unwrap_or_else(|error| Some(Input::Failed(error)));
+            if said.is_some_and(|said| !self.works.replica.leave(said, 0)) {
+                return Next::End;
             }
         }
-        let said = match decision {
-            Decision::Commit(lsn) => commit(log, lsn, decisions, &mut next),
-            Decision::Lead(term) => log.lead(term).map(|()| Some(Input::Led)),
-            Decision::Follow(leader, number) => log
-                .follow(leader.map(|leader| leader.0))
-                .map(|()| Some(Input::Followed(number, log.state().last))),
-        };
-        let said = said.unwrap_or_else(|error| Some(Input::Failed(error)));
-        if said.is_some_and(|said| inputs.send(said).is_err()) {
-            return;
-        }
-        if next.is_none() {
-            next = decisions.recv().ok();
+        match self.waiting {
+            Some(_) => Next::Until(Instant::now() + RETRY_INTERVAL),
+            None => Next::Wait,
         }
     }
 }
 
-/// Where memory or journal are used up by an old snapshot, it is tried again until there is room, or
-/// something else is to be done.
-fn commit(
-    log: &DoorLog,
-    lsn: Lsn,
-    decisions: &Receiver<Decision>,
-    next: &mut Option<Decision>,
-) -> Result<Option<Input>, Error> {
-    loop {
-        match log.commit(lsn) {
-            Ok(()) => return Ok(Some(Input::Applied(lsn))),
-            Err(Error::Bound { .. }) if next.is_none() => {
-                *next = decisions.recv_timeout(RETRY_INTERVAL).ok();
-                if next.is_some() {
-                    return Ok(None);
-                }
+impl Decider {
+    /// Where memory or journal are used up by an old snapshot, or a page is damaged and is being fetched
+    /// from another node, it is tried again until that is over, or something else is to be done: a later
+    /// commit, or what does not need this one.
+    fn commit(&mut self, lsn: Lsn) -> Result<Option<Input>, Error> {
+        match self.log.commit(lsn) {
+            Ok(()) => Ok(Some(Input::Applied(lsn))),
+            Err(error) if self.log.may_come_right(&error) => {
+                self.waiting = Some(lsn);
+                Ok(None)
             }
-            // What comes next is a later commit, or does not need this one.
-            Err(Error::Bound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
     }
 }

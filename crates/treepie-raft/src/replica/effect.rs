@@ -84,8 +84,11 @@ pub enum Effect<R> {
         outcome: Result<Lsn, ReadError>,
     },
     /// Seal a change of members (`Log::set_members`). It may wait for writers, and so for the queues
-    /// above: it is called by none of their threads. Where it fails, call `members_refused`.
+    /// above: it is called by none of their threads, and must seal nothing in another term. Where it
+    /// fails, call `members_refused`.
     SetMembers {
+        /// The term in which it was decided.
+        term: Term,
         /// The members after it, encoded.
         members: Vec<u8>,
         /// The annotation of its record.

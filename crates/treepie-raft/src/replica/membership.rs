@@ -1,5 +1,7 @@
 //! Changes of members: one at a time, checked before they are sealed.
 
+use std::collections::BTreeMap;
+
 use treepie::ids::{Lsn, Term};
 
 use crate::{
@@ -26,6 +28,14 @@ pub(super) struct Wanted {
     is_sealed: bool,
 }
 
+/// The members of a log that has none that are known to be committed: where this node has founded a cluster
+/// and ended at once, those that it wrote down then. It needs nobody else to commit them.
+pub(super) fn founded(coming: &BTreeMap<Lsn, Members>, id: NodeId) -> Members {
+    let first = coming.first_key_value().map(|(_, members)| members.clone());
+    let is_alone = |members: &Members| members.iter().map(|(other, _)| other).eq([id]);
+    first.filter(is_alone).unwrap_or_default()
+}
+
 impl<L: Log> Replica<L> {
     /// Changes the members. An [`Effect::Changed`] with this `id` says when it is complete.
     ///
@@ -50,9 +60,12 @@ impl<L: Log> Replica<L> {
         Ok(())
     }
 
-    /// The change that [`Effect::SetMembers`] asked for could not be sealed.
-    pub fn members_refused(&mut self) {
-        self.give_up_change();
+    /// The change that [`Effect::SetMembers`] asked for in this term could not be sealed. One of another
+    /// term was given up when that ended.
+    pub fn members_refused(&mut self, term: Term) {
+        if self.open == Some(term) {
+            self.give_up_change();
+        }
     }
 
     fn check_caught_up(&self, learner: NodeId) -> Result<(), ChangeError> {
@@ -68,7 +81,8 @@ impl<L: Log> Replica<L> {
     fn seal_members(&mut self, next: &Members) {
         // The record says by itself what it makes of the cluster.
         let (members, change) = (next.encode(), next.encode());
-        self.effects.push(Effect::SetMembers { members, change });
+        let term = self.core.term();
+        self.effects.push(Effect::SetMembers { term, members, change });
     }
 
     /// What a leader does by itself: it writes the first members down, and completes what is half done.
@@ -132,6 +146,12 @@ impl<L: Log> Replica<L> {
             let outcome = Err(ChangeError::NotLeader { leader });
             self.effects.push(Effect::Changed { id, outcome });
         }
+    }
+
+    /// Whether the log says who belongs to the cluster.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        self.is_founded
     }
 
     /// The term in which it takes writes, if it does.

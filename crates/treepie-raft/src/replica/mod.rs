@@ -38,6 +38,7 @@ pub use crate::consensus::{Broken, Progress, Role};
 pub use effect::{Effect, Job, Options, ReadError, Refused, Status, Stopped};
 
 use membership::Wanted;
+use outgoing::Notices;
 use reads::Reads;
 use turn::Outstanding;
 
@@ -96,6 +97,7 @@ pub struct Replica<L: Log> {
     /// When the state here was last known to be the leader's.
     fresh: Option<Duration>,
     reads: Reads,
+    notices: Notices,
     effects: Vec<Effect<L::Record>>,
 }
 
@@ -111,12 +113,12 @@ impl<L: Log> Replica<L> {
         let state = log.state();
         let stored = log.members().map_err(|error| Stopped::Journal(error.to_string()))?;
         let is_founded = stored.is_some();
+        let tail = read_tail(&*log, &state)?;
         let members = match (stored, &options.found) {
             (Some(bytes), _) => Members::decode(&bytes).map_err(broken)?,
             (None, Some(place)) => Members::found(options.id, place.clone()).map_err(broken)?,
-            (None, None) => Members::default(),
+            (None, None) => membership::founded(&tail.coming, options.id),
         };
-        let tail = read_tail(&*log, &state)?;
         let mut handles = Handles::new(beginning(&*log, &state, &tail)?, conf_state(&members));
         for handle in &tail.handles {
             handles.push(*handle);
@@ -160,6 +162,7 @@ impl<L: Log> Replica<L> {
             contact: None,
             fresh: None,
             reads,
+            notices: Notices::default(),
             effects: Vec::new(),
             options,
         })

@@ -1,22 +1,76 @@
 //! Messages on their way out: fewer of them, and with their records.
 
+use std::{collections::BTreeMap, time::Duration};
+
+use treepie::ids::Lsn;
+
 use crate::{
+    consensus::Role,
+    ids::NodeId,
     log::{Log, LogRecord, raft_term},
     message::{ENTRIES_MAX, Message, MessageKind},
 };
 
-use super::{Replica, effect::Effect};
+use super::{
+    Replica,
+    effect::{Effect, Stopped},
+};
 
 /// Bytes of records in one message, at most; a single record may pass it.
 const MESSAGE_LEN_MAX: u64 = 1 << 20;
 
+/// How long a leader waits for an entry to send before it tells the others what is committed.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(1);
+
+/// What others were told that is committed, on a leader.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    told: BTreeMap<NodeId, Lsn>,
+    /// When those are told who were not.
+    due: Option<Duration>,
+    /// What was announced last: who does not hear it is told with what it lacks.
+    announced: Lsn,
+}
+
 impl<L: Log> Replica<L> {
+    /// When there is something to be done that no input brings, besides ticks.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        self.notices.due
+    }
+
+    /// What is committed goes along with the next entries; where none come, it goes by itself a little
+    /// later. On a busy leader that saves half of all messages.
+    pub(super) fn announce(&mut self) -> Result<(), Stopped> {
+        let committed = self.core.committed();
+        let is_told = |id| self.notices.told.get(&id).is_some_and(|told| *told >= committed);
+        let mut others = self.members.iter().map(|(id, _)| id).filter(|id| *id != self.options.id);
+        let is_new = self.core.role() == Role::Leader && committed > self.notices.announced;
+        if !is_new || others.all(is_told) {
+            self.notices.due = None;
+            return Ok(());
+        }
+        match self.notices.due {
+            Some(at) if self.now >= at => {
+                self.notices.due = None;
+                self.notices.announced = committed;
+                self.core.announce()?;
+            }
+            Some(_) => {}
+            None => self.notices.due = Some(self.now + ANNOUNCE_DELAY),
+        }
+        Ok(())
+    }
+
     /// Sends messages, each with the records that are still in memory.
     pub(super) fn send(&mut self, messages: Vec<Message>) {
         for mut message in messages {
             if message.kind == MessageKind::Heartbeat {
                 // The core says there what the receiver may commit; this is what is committed.
                 message.index = self.core.committed();
+            }
+            if message.kind == MessageKind::Append {
+                self.notices.told.insert(message.to, message.committed);
             }
             let records = message.entries.iter().map(|entry| {
                 let record = self.unsynced.get(&entry.lsn);

@@ -71,6 +71,7 @@ impl<L: Log> Replica<L> {
         while self.awaited.is_none() {
             self.propose_held();
             self.start_reads()?;
+            self.announce()?;
             if !self.core.has_turn() {
                 break;
             }

@@ -37,6 +37,18 @@ impl InBuffer {
         self.start == self.end
     }
 
+    /// Bytes that the next call may read, once there is room.
+    fn room(&self) -> usize {
+        self.bytes.len() - self.end
+    }
+
+    /// As `fill`, and whether there may be more: less was read than there was room for, or not.
+    pub fn fill_some(&mut self, from: &mut impl Read) -> io::Result<(usize, bool)> {
+        self.make_room();
+        let room = self.room();
+        self.fill(from).map(|count| (count, count == room))
+    }
+
     /// Reads what there is, with one call; 0 at the end. The buffer grows with what has come, whatever
     /// a length says.
     pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {

@@ -201,6 +201,22 @@ pub enum Admin {
         /// Its number.
         to: NodeId,
     },
+    /// A learner takes the vote of a voter, which leaves for good.
+    Replace {
+        /// Number of the voter.
+        old: NodeId,
+        /// Number of the learner.
+        new: NodeId,
+    },
+    /// A node is reached elsewhere.
+    Move {
+        /// Its number.
+        node: NodeId,
+        /// Where it listens for nodes; where it did, if this is empty.
+        address: String,
+        /// Where it listens for clients; where it did, if this is empty.
+        client_address: String,
+    },
 }
 
 /// The answer to one request.
@@ -368,9 +384,9 @@ pub struct PeerStatus {
     pub matched: u64,
     /// Records that it has yet to get.
     pub lag_records: u64,
-    /// Bytes of them.
+    /// Bytes of them; where many are lacking, those of old ones by the mean of the others.
     pub lag_len: u64,
-    /// Milliseconds since it was last heard of.
+    /// Milliseconds since it was last heard of; `u64::MAX` when it never was.
     pub silent_ms: u64,
 }
 
@@ -388,6 +404,8 @@ pub enum PeerState {
         sent: u64,
         /// Bytes in all, as far as it is known.
         total: u64,
+        /// Bytes a second, lately.
+        rate: u64,
     },
     /// Nothing is heard of it.
     Unreachable,

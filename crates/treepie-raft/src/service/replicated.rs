@@ -138,6 +138,21 @@ impl Store for Replicated {
             }
             Admin::Promote { node } => Change::Promote(node),
             Admin::Remove { node } => Change::Remove(node),
+            Admin::Replace { old, new } => Change::Replace { old, new },
+            Admin::Move { node, address, client_address } => {
+                let mut place = match self.node.members().get(node) {
+                    Some(member) => member.place.clone(),
+                    None => Place::default(),
+                };
+                for (new, old) in
+                    [(address, &mut place.address), (client_address, &mut place.label)]
+                {
+                    if !new.is_empty() {
+                        *old = new;
+                    }
+                }
+                Change::Move { id: node, place }
+            }
             Admin::Transfer { to } => {
                 let transferred = self.node.transfer(to);
                 let committed = self.node.database().map(|db| db.durable_lsn().0);
@@ -247,15 +262,22 @@ fn peers(status: &NodeStatus) -> Vec<PeerStatus> {
     let peer = |(node, progress): &(NodeId, replica::Progress)| PeerStatus {
         node: *node,
         state: match progress {
-            progress if progress.installs => PeerState::Installing { sent: 0, total: 0 },
+            progress if progress.installs => {
+                let install = status.installs.get(node).copied().unwrap_or_default();
+                PeerState::Installing {
+                    sent: install.sent,
+                    total: install.total,
+                    rate: install.rate,
+                }
+            }
             progress if !progress.is_active => PeerState::Unreachable,
             progress if progress.matched == Lsn(0) => PeerState::Probing,
             _ => PeerState::Replicating,
         },
         matched: progress.matched.0,
         lag_records: last.0.saturating_sub(progress.matched.0),
-        lag_len: 0,
-        silent_ms: 0,
+        lag_len: progress.lag_len,
+        silent_ms: status.silent.get(node).map_or(u64::MAX, |silent| milliseconds(*silent)),
     };
     status.replica.progress.iter().map(peer).collect()
 }

@@ -71,6 +71,11 @@ impl Connections {
 }
 
 impl Connection {
+    /// Ends it.
+    pub(super) fn shut_down(&self) {
+        self.all.shut_down(self.number);
+    }
+
     pub(super) fn number(&self) -> u64 {
         self.number
     }

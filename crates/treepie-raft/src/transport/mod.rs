@@ -17,6 +17,7 @@
 mod backoff;
 mod connections;
 mod credit;
+mod direct;
 mod error;
 mod handshake;
 pub mod identity;
@@ -94,6 +95,8 @@ pub struct Delivery {
     pub credit: Credit,
     /// On which lane it came.
     pub lane: Lane,
+    /// Nothing else has come there by now.
+    pub is_last: bool,
 }
 
 /// What happens on connections. It is called from their threads: what it does in a message of the urgent

@@ -13,6 +13,7 @@ pub struct TransportOptions {
     pub(super) listen: String,
     pub(super) security: Security,
     pub(super) advertised: Option<String>,
+    pub(super) label: String,
     pub(super) page_format: u32,
     pub(super) send_credit: u64,
     pub(super) receive_credit: u64,
@@ -40,6 +41,7 @@ impl TransportOptions {
             listen: listen.into(),
             security,
             advertised: None,
+            label: String::new(),
             page_format: 1,
             send_credit: 64 << 20,
             receive_credit: 64 << 20,
@@ -57,6 +59,13 @@ impl TransportOptions {
     #[must_use]
     pub fn advertised(mut self, address: impl Into<String>) -> TransportOptions {
         self.advertised = Some(address.into());
+        self
+    }
+
+    /// What other nodes are told of this one beside its address; nothing by default.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> TransportOptions {
+        self.label = label.into();
         self
     }
 

@@ -12,7 +12,10 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{DropReason, RecordToSend, Sent};
+use super::{
+    DropReason, RecordToSend, Sent,
+    direct::{Direct, Went},
+};
 use crate::{message::Message, wire::Lane};
 
 /// Messages that wait in one lane, at most.
@@ -38,6 +41,11 @@ impl Parcel {
         let bytes = message.entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
         Parcel { message, records, bytes: bytes + MESSAGE_BYTES }
     }
+
+    /// What it counts.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// The queue.
@@ -56,6 +64,11 @@ struct State {
     bytes: u64,
     is_connected: bool,
     is_stopped: bool,
+    /// How to send without the thread that sends, while that one sleeps.
+    direct: Option<Direct>,
+    is_asleep: bool,
+    /// What is left of a message that has partly gone so.
+    rest: Vec<u8>,
     /// Somebody knows that dialling is worth a try.
     is_poked: bool,
     dropped: u64,
@@ -66,19 +79,25 @@ impl Outbox {
         Outbox { lane, bytes_max, state: Mutex::default(), wake: Condvar::new() }
     }
 
-    /// Puts a message in, or drops it.
-    pub(super) fn put(&self, parcel: Parcel) -> Sent {
+    /// Puts a message in, or drops it. Where it can go at once it goes at once; returns how many bytes did.
+    pub(super) fn put(&self, parcel: Parcel) -> (Sent, u64) {
         let mut state = self.state.lock();
         let refused = self.refuses(&mut state, &parcel);
         if let Some(reason) = refused {
             state.dropped += 1;
-            return Sent::Dropped(reason);
+            return (Sent::Dropped(reason), 0);
         }
-        state.bytes += parcel.bytes;
-        state.queue.push_back(parcel);
+        match state.send(&parcel) {
+            Went::Whole(bytes) => return (Sent::Queued, bytes),
+            Went::Partly(rest) => state.rest = rest,
+            Went::Not => {
+                state.bytes += parcel.bytes;
+                state.queue.push_back(parcel);
+            }
+        }
         drop(state);
         self.wake.notify_one();
-        Sent::Queued
+        (Sent::Queued, 0)
     }
 
     fn refuses(&self, state: &mut State, parcel: &Parcel) -> Option<DropReason> {
@@ -101,14 +120,26 @@ impl Outbox {
         is_full.then_some(DropReason::OverBudget)
     }
 
-    /// Waits for messages until `deadline`, and moves some into the batch; false once stopped.
-    pub(super) fn take(&self, batch: &mut Vec<Parcel>, deadline: Instant) -> bool {
+    /// Waits for messages until `deadline`, and moves some into the batch, and what goes before them into
+    /// `rest`; false once stopped. Until the next call, all that is sent is sent by the caller.
+    pub(super) fn take(
+        &self,
+        batch: &mut Vec<Parcel>,
+        rest: &mut Vec<u8>,
+        deadline: Instant,
+    ) -> bool {
         let mut state = self.state.lock();
-        while state.queue.is_empty() && !state.is_stopped {
+        if let Some(direct) = &mut state.direct {
+            direct.refresh();
+        }
+        state.is_asleep = true;
+        while state.queue.is_empty() && state.rest.is_empty() && !state.is_stopped {
             if self.wake.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
         }
+        state.is_asleep = false;
+        mem::swap(&mut state.rest, rest);
         let mut bytes = 0;
         while let Some(next) = state.queue.front() {
             let is_full = batch.len() >= BATCH_COUNT_MAX || bytes + next.bytes > BATCH_BYTES_MAX;
@@ -128,17 +159,20 @@ impl Outbox {
         state.bytes = state.bytes.saturating_sub(bytes);
     }
 
-    /// There is a connection now.
-    pub(super) fn connected(&self) {
+    /// There is a connection now, which may be written to directly.
+    pub(super) fn connected(&self, direct: Option<Direct>) {
         let mut state = self.state.lock();
         state.is_connected = true;
         state.is_poked = false;
+        state.direct = direct;
     }
 
     /// There is none any more. What waits is dropped, except for urgent messages; returns how many.
     pub(super) fn disconnected(&self) -> usize {
         let mut state = self.state.lock();
         state.is_connected = false;
+        state.direct = None;
+        state.rest.clear();
         let keep = if self.lane == Lane::Urgent { KEPT_MAX } else { 0 };
         let excess = state.queue.len().saturating_sub(keep);
         let dropped: Vec<Parcel> = state.queue.drain(..excess).collect();
@@ -193,6 +227,18 @@ impl Outbox {
     }
 }
 
+impl State {
+    /// Sends a message without the thread, where that sleeps and nothing waits for it.
+    fn send(&mut self, parcel: &Parcel) -> Went {
+        match &mut self.direct {
+            Some(direct) if self.is_asleep && self.queue.is_empty() && self.rest.is_empty() => {
+                direct.send(parcel)
+            }
+            _ => Went::Not,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use treepie::ids::{Lsn, Term};
@@ -215,7 +261,7 @@ mod tests {
 
     fn taken(outbox: &Outbox) -> Vec<u64> {
         let mut batch = Vec::new();
-        assert!(outbox.take(&mut batch, Instant::now()));
+        assert!(outbox.take(&mut batch, &mut Vec::new(), Instant::now()));
         let indexes = batch.iter().map(|parcel| parcel.message.index.0).collect();
         outbox.done(&mut batch);
         indexes
@@ -224,13 +270,13 @@ mod tests {
     #[test]
     fn records_over_the_budget_are_dropped_until_others_are_written() {
         let outbox = Outbox::new(Lane::Bulk, 1000);
-        let append = |index, len| outbox.put(parcel(MessageKind::Append, index, len));
+        let append = |index, len| outbox.put(parcel(MessageKind::Append, index, len)).0;
         assert_eq!(append(1, 10), Sent::Dropped(DropReason::Unreachable));
-        outbox.connected();
+        outbox.connected(None);
         assert_eq!(append(2, 5000), Sent::Queued, "a longer record goes alone");
         assert_eq!(append(3, 10), Sent::Dropped(DropReason::OverBudget));
         let mut batch = Vec::new();
-        assert!(outbox.take(&mut batch, Instant::now()));
+        assert!(outbox.take(&mut batch, &mut Vec::new(), Instant::now()));
         assert_eq!(append(4, 10), Sent::Dropped(DropReason::OverBudget), "it is not written yet");
         outbox.done(&mut batch);
         assert_eq!(append(5, 10), Sent::Queued);
@@ -238,14 +284,14 @@ mod tests {
         assert_eq!(outbox.counts(), (false, 0, 0, 4));
         outbox.stop();
         assert_eq!(append(6, 10), Sent::Dropped(DropReason::Stopped));
-        assert!(!outbox.take(&mut batch, Instant::now()) && batch.is_empty());
+        assert!(!outbox.take(&mut batch, &mut Vec::new(), Instant::now()) && batch.is_empty());
     }
 
     #[test]
     fn newest_urgent_messages_are_kept_without_a_connection() {
         let outbox = Outbox::new(Lane::Urgent, u64::MAX);
         for index in 0..100 {
-            assert_eq!(outbox.put(parcel(MessageKind::Vote, index, 0)), Sent::Queued);
+            assert_eq!(outbox.put(parcel(MessageKind::Vote, index, 0)).0, Sent::Queued);
         }
         assert_eq!(taken(&outbox), (36..100).collect::<Vec<u64>>());
         assert_eq!(outbox.counts(), (false, 0, 0, 36));
@@ -254,7 +300,7 @@ mod tests {
     #[test]
     fn batch_is_bounded_by_count_and_bytes() {
         let outbox = Outbox::new(Lane::Bulk, u64::MAX);
-        outbox.connected();
+        outbox.connected(None);
         for index in 0..100 {
             outbox.put(parcel(MessageKind::Append, index, 1));
         }

@@ -41,7 +41,7 @@ pub struct PageStream {
     out: Vec<u8>,
     written: u64,
     is_written: bool,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl PageStream {
@@ -59,7 +59,7 @@ impl PageStream {
             out: Vec::new(),
             written: 0,
             is_written: false,
-            _connection: connection,
+            connection,
         }
     }
 
@@ -115,7 +115,18 @@ impl PageStream {
 
     /// Ends the connection with a reason that the other side gets to see.
     pub fn refuse(mut self, refusal: Refusal) {
+        self.say_no(refusal);
+    }
+
+    /// As `refuse`, for who has only lent it.
+    pub(crate) fn say_no(&mut self, refusal: Refusal) {
         refuse(self.reader.get_mut(), refusal);
+    }
+
+    /// Cuts the connection.
+    pub(crate) fn shut_down(&self) -> io::Result<()> {
+        self.connection.shut_down();
+        Ok(())
     }
 
     fn write_chunk(&mut self) -> io::Result<()> {

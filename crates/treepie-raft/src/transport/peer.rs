@@ -7,7 +7,10 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
-use super::{Budget, LaneStatus, PeerStatus, TransportError, TransportOptions, outbox::Outbox};
+use super::{
+    Budget, LaneStatus, PeerStatus, TransportError, TransportOptions, direct::Direct,
+    outbox::Outbox,
+};
 use crate::{
     ids::NodeId,
     wire::{Lane, Refusal},
@@ -127,10 +130,10 @@ impl PeerLane {
         self.received.add(1, bytes);
     }
 
-    pub(super) fn connected(&self) {
+    pub(super) fn connected(&self, direct: Option<Direct>) {
         self.connects.fetch_add(1, Relaxed);
         self.trouble.lock().1 = None;
-        self.outbox.connected();
+        self.outbox.connected(direct);
     }
 
     /// Notes why there is no connection; true when the peer refuses, and did not before.

@@ -117,7 +117,8 @@ impl Receiver<'_> {
         let credit = credit.ok_or(End::Failed(TransportError::Stopped))?;
         let records = reader.attachments(head)?;
         self.lane.received(bytes);
-        let delivery = Delivery { message, records, credit, lane: self.lane.lane };
+        let is_last = !reader.has_more();
+        let delivery = Delivery { message, records, credit, lane: self.lane.lane, is_last };
         self.shared.handler.deliver(delivery).map_err(End::Refused)
     }
 

@@ -13,19 +13,20 @@ use super::{
     RecordBytes, RecordToSend, Socket, TransportError,
     backoff::Backoff,
     connections::Connection,
+    direct::{Direct, QUIET},
     handshake::{Met, dial},
     outbox::Parcel,
     peer::{Peer, PeerLane},
     tcp::Shared,
 };
 use crate::wire::{
-    FrameKind, Lane, Refusal, WireError, encode_head, hello::HELLO_CAPS, is_timeout, parse_frame,
-    stream::Ping, write_all,
+    FrameKind, Lane, Refusal, WireError, encode_head,
+    hello::{HELLO_CAPS, PURPOSE_LEN_MAX},
+    is_timeout, parse_frame,
+    stream::Ping,
+    write_all,
 };
 
-/// After so long without a message the connection is looked at before the next one is written: the peer
-/// may have closed it, and a write would not tell.
-const QUIET: Duration = Duration::from_millis(20);
 /// Bytes of pongs and of a refusal that have come, at most.
 const HEARD_MAX: usize = 4096;
 /// Whoever takes so much is there.
@@ -64,9 +65,15 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
     lane.outbox.disconnected();
 }
 
+/// What a peer is told of this node; as much as a hello can hold.
+fn label(shared: &Shared) -> Vec<u8> {
+    let label = shared.options.label.as_bytes();
+    label.get(..PURPOSE_LEN_MAX).unwrap_or(label).to_vec()
+}
+
 fn open(shared: &Shared, peer: &Peer, lane: &PeerLane) -> Result<Link, TransportError> {
     let Met { reader, connection, .. } =
-        dial(shared, (peer.node, &peer.address()), lane.lane, Vec::new())?;
+        dial(shared, (peer.node, &peer.address()), lane.lane, label(shared))?;
     if reader.has_more() {
         return Err(WireError::Layout("more than a welcome came").into());
     }
@@ -84,7 +91,7 @@ fn open(shared: &Shared, peer: &Peer, lane: &PeerLane) -> Result<Link, Transport
 
 /// Sends until the connection ends, and says why it did.
 fn connected(shared: &Shared, peer: &Peer, lane: &PeerLane, mut link: Link) -> TransportError {
-    lane.connected();
+    lane.connected(link.socket.plain_clone().map(Direct::new));
     lane.set_outbound(Some(link.connection.number()));
     tracing::debug!(node = peer.node.0, lane = lane.lane.name(), "connected");
     shared.handler.connected(peer.node, lane.lane);
@@ -117,13 +124,14 @@ fn send_all(
 ) -> Result<(), TransportError> {
     let interval = shared.options.ping_interval;
     let mut next_ping = Instant::now() + interval;
-    while lane.outbox.take(batch, next_ping) {
+    let mut rest = Vec::new();
+    while lane.outbox.take(batch, &mut rest, next_ping) {
         let now = Instant::now();
         let is_ping_due = now >= next_ping;
         if is_ping_due || now.duration_since(link.last_written) > QUIET {
             link.hear(peer)?;
         }
-        let mut output = Output::default();
+        let mut output = Output::behind(std::mem::take(&mut rest));
         let count = batch.len();
         let skipped = output.messages(shared, peer, batch);
         if is_ping_due {
@@ -145,7 +153,6 @@ fn send_all(
 }
 
 /// Frames that are written with one call.
-#[derive(Default)]
 struct Output {
     heads: Vec<u8>,
     /// Where each head ends, and the records behind it.
@@ -153,6 +160,12 @@ struct Output {
 }
 
 impl Output {
+    /// Behind what is left of a message.
+    fn behind(rest: Vec<u8>) -> Output {
+        let parts = if rest.is_empty() { Vec::new() } else { vec![(rest.len(), Vec::new())] };
+        Output { heads: rest, parts }
+    }
+
     /// Adds messages. Those whose records cannot be had are left out; returns how many.
     fn messages(&mut self, shared: &Shared, peer: &Peer, batch: &[Parcel]) -> usize {
         let mut skipped = 0;

@@ -116,6 +116,16 @@ impl Socket {
         }
     }
 
+    /// The same connection once more, if what is written to it is what the other side reads.
+    #[must_use]
+    pub fn plain_clone(&self) -> Option<TcpStream> {
+        match &self.inner {
+            Inner::Plain(tcp) => tcp.stream.try_clone().ok(),
+            #[cfg(feature = "tls")]
+            _ => None,
+        }
+    }
+
     /// Everything has to be read and written by then.
     pub fn set_deadline(&mut self, deadline: Instant) {
         self.tcp_mut().deadline = Some(deadline);

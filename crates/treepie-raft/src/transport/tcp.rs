@@ -188,7 +188,11 @@ impl Transport for TcpTransport {
             return Sent::Dropped(DropReason::UnknownPeer);
         };
         let lane = if message.is_urgent() { &peer.urgent } else { &peer.bulk };
-        lane.outbox.put(Parcel::new(message, records))
+        let (sent, bytes) = lane.outbox.put(Parcel::new(message, records));
+        if bytes > 0 {
+            lane.sent(1, bytes);
+        }
+        sent
     }
 }
 

@@ -12,7 +12,7 @@
 //! |     45 |    4 | `address_len` | Bytes of the address, at most 512                             |
 //! |     49 |      | `address`     | Where it listens, as text                                     |
 //! |        |    4 | `purpose_len` | Bytes of the purpose, at most 4,096                           |
-//! |        |      | `purpose`     | What a page stream is for; the transport does not look at it  |
+//! |        |      | `purpose`     | What a page stream is for; on other lanes, where the clients of the node that dials find it; the transport does not look at it |
 //!
 //! Welcome, of kind 2:
 //!
@@ -94,7 +94,7 @@ pub struct Hello {
     pub page_format: u32,
     /// Where it listens.
     pub address: String,
-    /// What a page stream is for.
+    /// What a page stream is for; on other lanes, where the clients of the node that dials find it.
     pub purpose: Vec<u8>,
 }
 

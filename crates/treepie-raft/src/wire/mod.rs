@@ -25,6 +25,7 @@ mod error;
 pub mod frame;
 pub mod hello;
 pub mod message;
+pub mod page;
 mod reader;
 pub mod stream;
 mod writer;

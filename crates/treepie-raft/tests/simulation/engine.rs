@@ -106,10 +106,12 @@ fn found(seed: u64, count: u64) -> Result<SimDisk> {
     door.commit(first.lsn())?;
     door.lead(Term(1))?;
     let members = voters(count).encode();
-    let lsn = door.set_members(&members, &members)?;
+    let lsn = door.set_members(Term(1), &members, &members)?;
     door.append(None, &sealed.0.lock())?;
     door.sync()?;
     door.commit(lsn)?;
+    // So that it is known to be committed when it is opened.
+    db.checkpoint()?;
     drop(door);
     db.close()?;
     Ok(disk)
@@ -176,7 +178,8 @@ impl EngineLog {
 
     /// Takes the outcomes of those who wait no more.
     fn settle(&self) {
-        for caller in std::mem::take(&mut *self.callers.lock()) {
+        let callers = std::mem::take(&mut *self.callers.lock());
+        for caller in callers {
             if !caller.write.is_done() {
                 self.callers.lock().push(caller);
                 continue;
@@ -430,10 +433,8 @@ impl Log for EngineLog {
         });
         let copies = copies.collect::<Result<Vec<_>>>()?;
         let hard_state = hard_state.filter(|_| self.bug != Some(Bug::VoteNotSynced));
-        let stored = |state: HardState| replication::HardState {
-            term: state.term,
-            vote: state.vote,
-        };
+        let stored =
+            |state: HardState| replication::HardState { term: state.term, vote: state.vote };
         self.door.append(hard_state.map(stored), &copies)
     }
 
@@ -473,8 +474,8 @@ impl Log for EngineLog {
         self.door.no_op(term)
     }
 
-    fn set_members(&self, members: &[u8], change: &[u8]) -> Result<Lsn> {
-        self.door.set_members(members, change)
+    fn set_members(&self, term: Term, members: &[u8], change: &[u8]) -> Result<Lsn> {
+        self.door.set_members(term, members, change)
     }
 
     fn members(&self) -> Result<Option<Vec<u8>>> {

@@ -484,7 +484,7 @@ impl Log for ModelLog {
         Ok(self.state.lock().make(term, Body::NoOp))
     }
 
-    fn set_members(&self, members: &[u8], _change: &[u8]) -> Result<Lsn> {
+    fn set_members(&self, _term: Term, members: &[u8], _change: &[u8]) -> Result<Lsn> {
         let sealed = self.state.lock().seal(Body::Members(members.to_vec()));
         sealed.map(|record| record.lsn()).ok_or_else(|| misfit("it does not lead"))
     }

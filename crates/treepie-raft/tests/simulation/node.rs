@@ -34,6 +34,8 @@ pub struct Node<S: Store> {
     pub jobs: VecDeque<Job<S::Record>>,
     /// The number of the last job that is being written.
     pub writes: Option<u64>,
+    /// The write before cut something off.
+    pub has_truncated: bool,
     pub decisions: VecDeque<Decision<S>>,
     pub decides: bool,
     /// What was known to be seen when each read began.
@@ -57,6 +59,7 @@ impl<S: Store> Node<S> {
             is_pumped: false,
             jobs: VecDeque::new(),
             writes: None,
+            has_truncated: false,
             decisions: VecDeque::new(),
             decides: false,
             reads: BTreeMap::new(),

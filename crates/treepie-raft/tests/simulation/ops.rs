@@ -210,7 +210,8 @@ impl Book {
             };
             for entry in tree.iter() {
                 let (key, value) = entry?;
-                if expected.remove(key).as_deref() != Some(value) {
+                let key = key.to_vec();
+                if expected.remove(&key).as_deref() != Some(value) {
                     self.fail(format!("tree {name} has a wrong value at LSN {lsn}: {key:x?}"));
                 }
             }

@@ -23,7 +23,7 @@ const ROUNDS: u64 = 10;
 /// How long an election may take.
 const ELECTION_US: u64 = 4_000_000;
 /// Time to come to rest.
-const CALM_US: u64 = 6_000_000;
+const CALM_US: u64 = 20_000_000;
 
 /// Who may be elected, and what the others get of its log.
 #[derive(Clone, Copy, Debug)]

@@ -41,8 +41,6 @@ pub enum Bug {
     WildClocks,
     /// A leader counts replicas of records of earlier terms (Raft paper, figure 8).
     OldTermCommitted,
-    /// One that is planted in the engine itself.
-    InEngine,
 }
 
 type Records<S> = Vec<<S as Log>::Record>;
@@ -307,15 +305,16 @@ impl<S: Store> World<S> {
                     self.check.reads(id, floor, sees);
                 }
             }
-            Effect::SetMembers { members, change } => match node.log.set_members(&members, &change)
-            {
-                Ok(_) => self.pump_soon(id),
-                Err(_) => {
-                    if let Some(replica) = &mut node.replica {
-                        replica.members_refused();
+            Effect::SetMembers { term, members, change } => {
+                match node.log.set_members(term, &members, &change) {
+                    Ok(_) => self.pump_soon(id),
+                    Err(_) => {
+                        if let Some(replica) = &mut node.replica {
+                            replica.members_refused(term);
+                        }
                     }
                 }
-            },
+            }
             Effect::Changed { outcome, .. } => self.counts.changes += u64::from(outcome.is_ok()),
             Effect::Members(members) => self.note_removed(&members),
             Effect::Install { peer, .. } => {
@@ -410,7 +409,9 @@ impl<S: Store> World<S> {
             return;
         }
         let jobs = node.jobs.iter().take(count);
-        self.counts.truncations += jobs.filter(|job| job.truncate_after.is_some()).count() as u64;
+        let truncations = jobs.filter(|job| job.truncate_after.is_some()).count() as u64;
+        self.counts.truncations += truncations;
+        let has_truncated = std::mem::replace(&mut node.has_truncated, truncations > 0);
         match node.begin_write(count) {
             Ok(appended) => {
                 for record in appended {
@@ -427,6 +428,10 @@ impl<S: Store> World<S> {
         }
         let life = node.life;
         self.schedule(delay, id, Event::Written(life));
+        // What was cut off must not come back, when others were told that it is gone.
+        if has_truncated && self.weather.crashes && !self.is_calm && self.rng.chance(1, 3) {
+            self.crash(id);
+        }
     }
 
     fn written(&mut self, id: NodeId) {

@@ -95,7 +95,7 @@ impl Handler for Recorder {
     }
 
     fn deliver(&self, delivery: Delivery) -> Result<(), Refusal> {
-        let Delivery { message, records, credit, lane } = delivery;
+        let Delivery { message, records, credit, lane, .. } = delivery;
         for (entry, record) in message.entries.iter().zip(&records) {
             if crc32fast::hash(record) != entry.checksum && !self.is_blind.load(Relaxed) {
                 return Err(Refusal::Damaged);

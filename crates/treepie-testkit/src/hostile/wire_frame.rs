@@ -15,6 +15,7 @@ use treepie_raft::{
         Welcome, WireError,
         hello::HELLO_CAPS,
         message::{PEER_CAPS, message_of},
+        page::{PAGE_ANSWER_SIZE, PageAnswer, PageRequest},
         parse_frame,
         stream::{Chunk, End, Ping, STREAM_CAPS},
         write_frame,
@@ -91,14 +92,28 @@ fn written(head: &FrameHead, frame: &Frame) -> Result<Vec<u8>, WireError> {
     let mut bytes = Vec::new();
     let (to, kind) = (&mut bytes, frame.kind);
     match kind {
-        FrameKind::Hello => write_frame(to, kind, &frame.control::<Hello>()?, &attachments)?,
+        FrameKind::Hello => {
+            let hello = frame.control::<Hello>()?;
+            if let Some(request) = PageRequest::decode(&hello.purpose)? {
+                assert_eq!(request.encode()?, hello.purpose, "a request has two encodings");
+            }
+            write_frame(to, kind, &hello, &attachments)?;
+        }
         FrameKind::Welcome => write_frame(to, kind, &frame.control::<Welcome>()?, &attachments)?,
         FrameKind::Refusal => write_frame(to, kind, &frame.control::<Refusal>()?, &attachments)?,
         FrameKind::Message => write_frame(to, kind, &message_of(head)?, &attachments)?,
         FrameKind::Ping | FrameKind::Pong => {
             write_frame(to, kind, &frame.control::<Ping>()?, &attachments)?;
         }
-        FrameKind::Chunk => write_frame(to, kind, &frame.control::<Chunk>()?, &attachments)?,
+        FrameKind::Chunk => {
+            let answer = frame.attachments.first().and_then(|bytes| bytes.get(..PAGE_ANSWER_SIZE));
+            if let Some(bytes) = answer
+                && let Ok(answer) = PageAnswer::decode(bytes)
+            {
+                assert_eq!(answer.encode()?, bytes, "an answer has two encodings");
+            }
+            write_frame(to, kind, &frame.control::<Chunk>()?, &attachments)?;
+        }
         FrameKind::End => write_frame(to, kind, &frame.control::<End>()?, &attachments)?,
         FrameKind::Request | FrameKind::Response => {
             write_frame(to, kind, &frame.control::<Said>()?, &attachments)?;
@@ -156,7 +171,7 @@ fn template() -> Vec<u8> {
         lane: Lane::Bulk,
         page_format: 1,
         address: "127.0.0.1:7001".to_owned(),
-        purpose: b"pages".to_vec(),
+        purpose: PageRequest::new(7, 9).encode().expect("it is short"),
     };
     let mut append = Message::new(MessageKind::Append, from, to, Term(3));
     let records: [&[u8]; 2] = [b"a record", b"and another one"];

@@ -43,6 +43,7 @@ promises![
     dropped_pages_are_used_again,
     request_that_comes_again_runs_once,
     members_are_those_that_were_committed_last,
+    members_of_an_earlier_term_are_not_sealed,
     misuse_is_refused,
     divergence_is_found,
     killed_site_comes_back_with_its_log,
@@ -269,7 +270,7 @@ fn members_are_those_that_were_committed_last(seed: u64) -> Outcome {
     let sites = led(seed, 2)?;
     let members = |site: &Site| site.door().members().map_err(text);
     ensure(members(&sites[0])?.is_none(), "there are none at first")?;
-    let lsn = sites[0].door().set_members(b"1,2", b"add 2").map_err(text)?;
+    let lsn = sites[0].door().set_members(Term(2), b"1,2", b"add 2").map_err(text)?;
     let records = sites[0].take_sealed();
     ensure(records.len() == 1 && records[0].lsn() == lsn, "it goes out as others do")?;
     ensure(records[0].kind() == treepie::replication::RecordKind::Membership, "by its kind")?;
@@ -279,10 +280,26 @@ fn members_are_those_that_were_committed_last(seed: u64) -> Outcome {
         site.door().commit(lsn).map_err(text)?;
         ensure(members(site)?.as_deref() == Some(b"1,2"), "then it does, everywhere")?;
     }
-    sites[1].door().set_members(b"", b"").map_or_else(
+    sites[1].door().set_members(Term(2), b"", b"").map_or_else(
         |error| ensure(matches!(error, Error::NotLeader { .. }), error.to_string()),
         |_| Err("a follower sets members".to_owned()),
     )
+}
+
+fn members_of_an_earlier_term_are_not_sealed(seed: u64) -> Outcome {
+    let sites = led(seed, 2)?;
+    // Decided in term 2; by the time that it is sealed, the site has lost its place, and got it again.
+    sites[0].door().follow(None).map_err(text)?;
+    let refused = |result: treepie::Result<_>| match result {
+        Err(Error::NotLeader { .. }) => Ok(()),
+        other => Err(format!("members of term 2: {other:?}")),
+    };
+    refused(sites[0].door().set_members(Term(2), b"1", b""))?;
+    let first = sites[0].lead(Term(4)).map_err(text)?;
+    refused(sites[0].door().set_members(Term(2), b"1", b""))?;
+    ensure(sites[0].take_sealed().is_empty(), "nothing goes out")?;
+    let lsn = sites[0].door().set_members(Term(4), b"1,2", b"").map_err(text)?;
+    ensure(lsn == first.lsn().next(), "and those of the term are")
 }
 
 fn misuse_is_refused(seed: u64) -> Outcome {

@@ -108,6 +108,12 @@ impl PageCopy {
         self.point.position.lsn
     }
 
+    /// LSN of the newest commit by now: it moves while others write.
+    #[must_use]
+    pub fn newest_lsn(&self) -> Lsn {
+        self.core.watermarks.committed()
+    }
+
     /// Chain hash of the record with that LSN.
     #[must_use]
     pub fn chain(&self) -> u64 {

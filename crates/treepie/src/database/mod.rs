@@ -8,6 +8,7 @@ mod open;
 #[cfg(test)]
 mod planted;
 mod records;
+mod repair;
 mod replicate;
 mod report;
 mod room;
@@ -26,6 +27,7 @@ pub use check::{CheckReport, Problem};
 pub use copy::CopyInfo;
 pub use inspect::{JournalRecords, PageDump, RecordSummary};
 pub use records::{RawRecord, Records};
+pub use repair::{DamagedPage, RepairOutcome, WholePage};
 use room::make_room;
 
 pub use report::{ReaderInfo, Report, Stats, TreeReport};

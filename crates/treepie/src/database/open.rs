@@ -114,8 +114,8 @@ fn find_or_create_data(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> 
         disk.remove(&new).map_err(Error::io("remove", &new))?;
     }
     let file = disk.open(&new, OpenMode::CreateNew).map_err(Error::io("create", &new))?;
-    let id = disk.random().map_err(Error::io("draw a database id for", &new))?;
-    let id = DatabaseId::from_random(id);
+    let random = disk.random().map_err(Error::io("draw a database id for", &new))?;
+    let id = options.database_id.unwrap_or_else(|| DatabaseId::from_random(random));
     let now = disk.now_us();
     for generation in [0, 1] {
         let meta = Meta {

@@ -140,6 +140,10 @@ pub struct Stats {
     pub pages_scrubbed: u64,
     /// Items of damage that scrubs have found; [`damage`](Database::damage) lists them.
     pub damage_found: u64,
+    /// Pages of the data file that did not verify when they were read, and were not written since.
+    pub pages_damaged: u64,
+    /// Damaged pages that were taken from another node.
+    pub pages_repaired: u64,
     /// What poisoned the database.
     pub poisoned_by: Option<&'static str>,
 }
@@ -182,6 +186,8 @@ impl Database {
             scrubs,
             pages_scrubbed,
             damage_found,
+            pages_damaged: core.pager.damaged.len(),
+            pages_repaired: core.pager.damaged.repaired(),
             poisoned_by: core.poisoned_by(),
         }
     }

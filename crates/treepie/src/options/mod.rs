@@ -9,6 +9,7 @@ use std::{
 use crate::{
     disk::{Disk, RealDisk},
     error::{Error, Result},
+    ids::DatabaseId,
     limits::{PAGE_SIZE_MAX, PAGE_SIZE_MIN},
 };
 
@@ -33,6 +34,7 @@ const MIB: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Options {
     pub(crate) create: bool,
+    pub(crate) database_id: Option<DatabaseId>,
     pub(crate) page_size: Option<usize>,
     pub(crate) application: Option<(String, u64)>,
     pub(crate) versions_memory: usize,
@@ -71,6 +73,7 @@ impl Options {
     pub fn new() -> Options {
         Options {
             create: false,
+            database_id: None,
             page_size: None,
             application: None,
             versions_memory: *DEFAULT_VERSIONS_MEMORY,

@@ -1,8 +1,17 @@
 //! What a replicated database keeps for others, and of requests.
 
 use super::Options;
+use crate::ids::DatabaseId;
 
 impl Options {
+    /// The identity of a database that is created: for a cluster whose certificates, which name it, are
+    /// made before. One that exists keeps its own. Default: a random one.
+    #[must_use]
+    pub fn database_id(mut self, id: DatabaseId) -> Options {
+        self.database_id = Some(id);
+        self
+    }
+
     /// Memory in bytes for recent records of a replicated database: nodes that keep up are sent them from
     /// there, others from the journal. Records that the journal has not got yet stay in any case.
     /// Default: 64 MiB.

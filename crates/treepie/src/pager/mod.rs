@@ -6,6 +6,7 @@ pub mod bitmaps;
 mod chains;
 pub mod changed;
 pub mod copies;
+pub mod damaged;
 pub mod directory;
 pub mod in_place;
 mod map;

@@ -26,6 +26,7 @@ use super::{
     access::FRONT_LEN,
     changed::ChangedPages,
     copies::Copies,
+    damaged::DamagedPages,
     directory::{Directory, Found},
     map::{MapCell, prefetch_lines},
     pool::{Pool, PoolLimits},
@@ -75,6 +76,8 @@ pub struct Pager {
     pub copies: Copies,
     /// What was written since they began.
     pub changed: ChangedPages,
+    /// What did not verify.
+    pub damaged: DamagedPages,
 }
 
 /// What an error says when the data file cannot grow.
@@ -110,6 +113,7 @@ impl Pager {
             registry: Registry::new(config.readers_max, config.visible),
             copies: Copies::default(),
             changed: ChangedPages::default(),
+            damaged: DamagedPages::default(),
             file,
             path,
         })
@@ -231,7 +235,7 @@ impl Pager {
         let bytes = self.raw(id, 1)?;
         let bytes = match page::kind(bytes) {
             Some(PageKind::Overflow) => {
-                overflow::validate_header(bytes).map_err(|what| self.corrupt(id, what))?;
+                overflow::validate_header(bytes).map_err(|what| self.rotten(id, what))?;
                 self.raw(id, overflow::page_count(overflow::value_len(bytes), self.page_size))?
             }
             _ => bytes,
@@ -240,7 +244,7 @@ impl Pager {
             self.map.view().set_verified(id);
             return Ok(());
         }
-        verify_bytes(bytes, id, self.page_size).map_err(|what| self.corrupt(id, what))?;
+        verify_bytes(bytes, id, self.page_size).map_err(|what| self.rotten(id, what))?;
         // Only what is visible is ever written into the file. Where records were dropped that it
         // holds the changes of, its pages are not those of one LSN.
         if page::lsn(bytes) > self.registry.visible() {
@@ -335,6 +339,13 @@ impl Pager {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
+    /// As `corrupt`, of a page of the file, which may be had from elsewhere.
+    #[cold]
+    fn rotten(&self, id: PageId, what: Damage) -> Error {
+        self.damaged.note(id, self.registry.visible());
+        self.corrupt(id, what)
+    }
+
     /// The error for a page that contradicts what leads to it.
     #[cold]
     pub fn damaged(&self, id: PageId, what: &'static str) -> Error {
@@ -367,6 +378,7 @@ impl Pager {
         }
         // A page inside a run may have been verified when it was another one.
         let view = self.map.view();
+        self.damaged.written(first, end - first.0);
         (first.0..)
             .map(PageId)
             .take(bytes.len() / self.page_size)

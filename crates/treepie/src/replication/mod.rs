@@ -36,14 +36,14 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, Ordering::AcqRel},
     },
-    txn::{core::Core, follower, replicated::Role},
+    txn::{core::Core, follower, outlet::Role},
 };
 
 pub use self::log::LogRecords;
 use crate::format::shared::effective_term;
 pub use crate::{
     format::{hard_state::HardState, record::RecordKind, shared::SharedRecord},
-    txn::replicated::Outlet,
+    txn::outlet::Outlet,
 };
 
 /// The hard state of a database that was in no cluster before: records without a term are of the first.
@@ -129,6 +129,14 @@ impl Door {
     /// [`Error::Poisoned`].
     pub fn check(&self) -> Result<()> {
         self.core.check_poison()
+    }
+
+    /// How many pages of the data file did not verify when they were read, and were not written since; and
+    /// how many of them nobody has supplied yet ([`Database::repair_page`](crate::Database::repair_page)).
+    #[must_use]
+    pub fn damaged_pages(&self) -> (u64, u64) {
+        let damaged = &self.core.pager.damaged;
+        (damaged.len(), damaged.open_len())
     }
 
     /// How far the log is.

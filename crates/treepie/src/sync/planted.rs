@@ -103,6 +103,8 @@ pub enum Planted {
     SettledEarly,
     /// The data file gets commits of which the journal does not say that they are.
     CommitsNotVouchedFor,
+    /// Members that were decided in an earlier term are sealed.
+    MembersOfAnotherTerm,
     /// A request that comes again is run again.
     RequestForgotten,
 

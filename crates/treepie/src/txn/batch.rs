@@ -97,6 +97,7 @@ pub(super) fn run<'a>(
         if run.was_run() {
             run.park();
             drop(writer);
+            core.replicated.released();
             core.replicated.settle(core);
         } else {
             drop(writer);

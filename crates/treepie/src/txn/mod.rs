@@ -12,6 +12,7 @@ pub mod merger;
 pub mod meters;
 pub mod once;
 mod open_trees;
+pub mod outlet;
 mod pages;
 mod parked;
 mod pipeline;

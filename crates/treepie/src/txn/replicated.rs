@@ -35,33 +35,13 @@ use crate::{
 
 use super::{
     core::{CommitPoint, Core},
+    outlet::{Outlet, Role},
     parked::{Lost, Parked, Part, Waiter, Who},
     recent::Recent,
 };
 
 /// How long a sync waits for the journal to have what is final.
 const APPEND_WAIT_MAX: Duration = Duration::from_millis(100);
-
-/// Where sealed records go.
-pub trait Outlet: Send + Sync {
-    /// Takes a record that was just sealed: it is the one behind the record before, in every respect. It
-    /// is called by the writer, in the order of the LSNs, and must only hand the record over: it must not
-    /// wait, and must not call the database.
-    fn sealed(&self, record: SharedRecord);
-}
-
-/// What a database is in a cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Role {
-    /// Not in one.
-    #[default]
-    Standalone = 0,
-    /// It applies what others have sealed, and takes no writes.
-    Follower = 1,
-    /// It takes writes.
-    Leader = 2,
-}
 
 /// What a database is in a cluster, and what waits for the others.
 pub struct Replicated {
@@ -108,6 +88,14 @@ pub struct Uncommitted {
     point: CommitPoint,
     /// Pages that have a version of its LSN.
     pub pages: Vec<PageId>,
+}
+
+impl State {
+    fn has_way(&self, core: &Core) -> bool {
+        let may_overlap = self.overlaps || !core.bounds.background;
+        self.uncommitted.is_empty()
+            || (may_overlap && core.bounds.merging.has_way(self.uncommitted.len(), self.bytes))
+    }
 }
 
 impl Replicated {
@@ -265,9 +253,7 @@ impl Replicated {
             if self.role() != Role::Leader {
                 return Err(Error::NotLeader { leader: state.leader });
             }
-            let may_overlap = state.overlaps || !core.bounds.background;
-            let has_way = merging.has_way(state.uncommitted.len(), state.bytes);
-            if state.uncommitted.is_empty() || (has_way && may_overlap) {
+            if state.has_way(core) {
                 return Ok(());
             }
             if !core.bounds.background {
@@ -314,6 +300,12 @@ impl Replicated {
         let outlet = state.outlet.clone();
         drop(state);
         outlet.into_iter().for_each(|outlet| outlet.sealed(record.clone()));
+    }
+
+    /// The writer has let go.
+    pub fn released(&self) {
+        let outlet = self.state.lock().outlet.clone();
+        outlet.into_iter().for_each(|outlet| outlet.released());
     }
 
     /// Parks closures until the record is final that they share. The caller is the writer.

@@ -353,6 +353,7 @@ impl<'db> WriteTxn<'db> {
             // The next transaction does not wait for this one to be final, and begins behind it.
             let waiter = core.replicated.park_one(lsn, lsn > base);
             drop(self.into_writer());
+            core.replicated.released();
             core.replicated.settle(core);
             return waiter.wait();
         }
@@ -372,8 +373,9 @@ impl<'db> WriteTxn<'db> {
     /// # Errors
     /// Those of [`commit`](WriteTxn::commit) that leave nothing behind.
     pub(crate) fn seal_only(mut self) -> Result<Lsn> {
-        let lsn = self.seal(Durability::Sync)?;
+        let (core, lsn) = (self.core, self.seal(Durability::Sync)?);
         drop(self.into_writer());
+        core.replicated.released();
         Ok(lsn)
     }
 

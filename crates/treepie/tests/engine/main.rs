@@ -36,6 +36,7 @@ mod records;
 mod recovery;
 mod recovery_cuts;
 mod removals;
+mod repair;
 mod replication;
 mod replication_threads;
 mod ruled_disk;

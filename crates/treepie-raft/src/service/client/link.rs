@@ -1,15 +1,20 @@
 //! One connection to one node, shared by all threads of a client.
 //!
 //! Who sends puts a frame behind those that wait, and writes all of them unless somebody is writing
-//! already. One thread reads, and wakes whom an answer is for.
+//! already. Who waits for an answer reads, unless somebody is reading already, and wakes whom the other
+//! answers are for; when it has its own, another one who waits goes on. So an answer need not be handed
+//! from thread to thread. While nobody waits a thread reads, which sees when the connection ends.
 
 use std::{
     collections::HashMap,
     io::{self, ErrorKind},
     net::{TcpStream, ToSocketAddrs},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bincode::Encode;
@@ -24,7 +29,7 @@ use super::{
     ClientOptions,
     stream::Stream,
 };
-use crate::wire::{FrameKind, WireError};
+use crate::wire::{FrameKind, WireError, is_timeout};
 
 /// Bytes that wait to be written, at most, and a frame more.
 const UNSENT_LEN_MAX: usize = 1 << 20;
@@ -38,32 +43,48 @@ pub enum Reply {
     Lost(String),
 }
 
+/// After so long without a caller who reads, the thread does.
+const LINGER: Duration = Duration::from_millis(100);
+/// How long a caller reads before it looks at the time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Where a reply is waited for.
 #[derive(Debug, Default)]
 pub struct Slot {
-    reply: Mutex<Option<Reply>>,
+    state: Mutex<SlotState>,
     came: Condvar,
 }
 
-impl Slot {
-    /// Waits until there is a reply; `None` when the time is up.
-    pub fn wait(&self, until: Instant) -> Option<Reply> {
-        let mut reply = self.reply.lock();
-        while reply.is_none() {
-            if self.came.wait_until(&mut reply, until).timed_out() {
-                break;
-            }
-        }
-        reply.take()
-    }
+#[derive(Debug, Default)]
+struct SlotState {
+    reply: Option<Reply>,
+    is_waited_for: bool,
+    /// Nobody reads any more: it is for whoever waits here.
+    may_read: bool,
+}
 
-    pub fn is_done(&self) -> bool {
-        self.reply.lock().is_some()
+impl Slot {
+    fn is_done(&self) -> bool {
+        self.state.lock().reply.is_some()
     }
 
     fn fill(&self, with: Reply) {
-        *self.reply.lock() = Some(with);
-        self.came.notify_one();
+        let mut state = self.state.lock();
+        state.reply = Some(with);
+        if state.is_waited_for {
+            self.came.notify_one();
+        }
+    }
+
+    /// Asks whoever waits here to read. False where nobody does.
+    fn pass_reading(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_wanted = state.is_waited_for && state.reply.is_none();
+        if is_wanted {
+            state.may_read = true;
+            self.came.notify_one();
+        }
+        is_wanted
     }
 }
 
@@ -93,6 +114,22 @@ struct Inner {
     room: Condvar,
     output: Mutex<Output>,
     drained: Condvar,
+    /// Who has this reads.
+    reading: Mutex<Reading>,
+    /// Callers who wait for a reply.
+    waiters: AtomicUsize,
+    /// How often a caller has read.
+    turns: AtomicU64,
+    /// Whether the thread is to read at once; and its sleep.
+    is_wanted: Mutex<bool>,
+    wanted: Condvar,
+}
+
+#[derive(Debug)]
+struct Reading {
+    input: InBuffer,
+    /// Each read ends after [`LOOK_INTERVAL`].
+    is_timed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -127,10 +164,15 @@ impl Link {
             room: Condvar::new(),
             output: Mutex::default(),
             drained: Condvar::new(),
+            reading: Mutex::new(Reading { input, is_timed: false }),
+            waiters: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
+            is_wanted: Mutex::new(true),
+            wanted: Condvar::new(),
         });
         let reading = Arc::clone(&inner);
         let thread = thread::Builder::new().name("treepie-client".to_owned());
-        let reader = thread.spawn(move || reading.read(input)).map_err(Dialed::from)?;
+        let reader = thread.spawn(move || reading.attend()).map_err(Dialed::from)?;
         Ok(Link { inner, reader: Some(reader) })
     }
 
@@ -147,6 +189,25 @@ impl Link {
             return Err(not_sent);
         }
         Ok(slot)
+    }
+
+    /// Waits until there is a reply; `None` when the time is up.
+    pub fn wait(&self, slot: &Slot, until: Instant) -> Option<Reply> {
+        let inner = &self.inner;
+        inner.waiters.fetch_add(1, SeqCst);
+        let reply = inner.wait(slot, until);
+        inner.waiters.fetch_sub(1, SeqCst);
+        reply
+    }
+
+    /// Whether there is a reply. Where nobody waits for one, the thread looks for it.
+    pub fn is_done(&self, slot: &Slot) -> bool {
+        let is_done = slot.is_done();
+        if !is_done {
+            *self.inner.is_wanted.lock() = true;
+            self.inner.wanted.notify_one();
+        }
+        is_done
     }
 }
 
@@ -234,23 +295,102 @@ impl Inner {
         Ok(())
     }
 
-    fn read(&self, mut input: InBuffer) {
-        let why = loop {
-            match input.take::<Response>(FrameKind::Response) {
+    fn wait(&self, slot: &Slot, until: Instant) -> Option<Reply> {
+        let mut state = slot.state.lock();
+        state.is_waited_for = true;
+        while state.reply.is_none() {
+            drop(state);
+            if let Some(mut reading) = self.reading.try_lock() {
+                self.turns.fetch_add(1, SeqCst);
+                self.read(&mut reading, Some((slot, until)));
+                drop(reading);
+                self.pass_reading();
+            }
+            state = slot.state.lock();
+            let mut timed_out = Instant::now() >= until;
+            while state.reply.is_none() && !state.may_read && !timed_out {
+                timed_out = slot.came.wait_until(&mut state, until).timed_out();
+            }
+            if timed_out {
+                break;
+            }
+            state.may_read &= state.reply.is_some();
+        }
+        state.is_waited_for = false;
+        let (reply, may_read) = (state.reply.take(), std::mem::take(&mut state.may_read));
+        drop(state);
+        if may_read {
+            // It has its reply, or no more time; somebody else is to read.
+            self.pass_reading();
+        }
+        reply
+    }
+
+    /// Nobody reads now: asks one of those who wait. Who comes later finds that nobody does.
+    fn pass_reading(&self) {
+        if self.waiters.load(SeqCst) > 0 {
+            let _ = self.waiting.lock().slots.values().any(|slot| slot.pass_reading());
+        }
+    }
+
+    /// The life of the thread that reads when no caller does: then only the end of the connection is to
+    /// be expected, or answers that nobody waits for yet.
+    fn attend(&self) {
+        let mut seen = self.turns.load(SeqCst);
+        while self.waiting.lock().lost.is_none() {
+            let mut is_wanted = self.is_wanted.lock();
+            if !*is_wanted {
+                self.wanted.wait_for(&mut is_wanted, LINGER);
+            }
+            let turns = self.turns.load(SeqCst);
+            let is_due = std::mem::take(&mut *is_wanted) || turns == seen;
+            seen = turns;
+            drop(is_wanted);
+            if is_due && let Some(mut reading) = self.reading.try_lock() {
+                self.read(&mut reading, None);
+                drop(reading);
+                self.pass_reading();
+            }
+        }
+    }
+
+    /// Reads, and hands out the replies that come: until there is one at the slot, or the time is up;
+    /// without a slot, until some have come.
+    fn read(&self, reading: &mut Reading, slot: Option<(&Slot, Instant)>) {
+        if reading.is_timed != slot.is_some() {
+            reading.is_timed = slot.is_some();
+            let timeout = reading.is_timed.then_some(LOOK_INTERVAL);
+            if let Err(error) = self.stream.set_read_timeout(timeout) {
+                return self.lose(&error.to_string());
+            }
+        }
+        let mut has_come = false;
+        loop {
+            match reading.input.take::<Response>(FrameKind::Response) {
                 Ok(Some((Response { id, result }, _))) => {
+                    has_come = true;
                     if let Some(slot) = self.leave(id) {
                         slot.fill(Reply::Response(result));
                     }
+                    continue;
                 }
-                Ok(None) => match input.fill(&mut &self.stream) {
-                    Ok(0) => break "the node has closed the connection".to_owned(),
-                    Ok(_) => {}
-                    Err(error) => break error.to_string(),
-                },
-                Err(error) => break error.to_string(),
+                Ok(None) => {}
+                Err(error) => return self.lose(&error.to_string()),
             }
-        };
-        self.lose(&why);
+            let is_over = match slot {
+                Some((slot, until)) => slot.is_done() || Instant::now() >= until,
+                None => has_come,
+            };
+            if is_over {
+                return;
+            }
+            match reading.input.fill(&mut &self.stream) {
+                Ok(0) => return self.lose("the node has closed the connection"),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return self.lose(&error.to_string()),
+            }
+        }
     }
 
     /// Ends the connection, and tells all who wait.
@@ -260,6 +400,8 @@ impl Inner {
         let slots = std::mem::take(&mut waiting.slots);
         drop(waiting);
         self.room.notify_all();
+        *self.is_wanted.lock() = true;
+        self.wanted.notify_one();
         // It fails where the other side was first.
         let _ = self.stream.shutdown();
         for slot in slots.into_values() {

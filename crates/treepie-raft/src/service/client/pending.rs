@@ -45,7 +45,7 @@ impl<T> Pending<T> {
     /// Whether there is an answer, or news: waiting would not wait for the first one.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.task.sent.as_ref().is_none_or(|(_, slot)| slot.is_done())
+        self.task.sent.as_ref().is_none_or(|(route, slot)| route.link.is_done(slot))
     }
 }
 
@@ -122,7 +122,7 @@ impl Task {
                 self.send()?;
             }
             let (route, slot) = self.sent.take().expect("it was sent above, or before");
-            match slot.wait(self.until) {
+            match route.link.wait(&slot, self.until) {
                 Some(Reply::Response(Ok(answer))) => return Ok(answer),
                 Some(Reply::Response(Err(refusal))) => self.refused(&route, refusal)?,
                 Some(Reply::Lost(why)) => self.lost(why)?,

@@ -78,14 +78,16 @@ impl Connection {
 
     /// Reads once.
     pub fn fill(&mut self) -> Result<Came, WireError> {
-        match self.input.fill(&mut self.socket) {
-            Ok(0) => {
+        match self.input.fill_some(&mut self.socket) {
+            Ok((0, _)) => {
                 self.ended = true;
                 self.readable = false;
                 Ok(Came::Nothing)
             }
-            Ok(count) => {
+            Ok((count, may_have_more)) => {
                 self.active = Instant::now();
+                // What comes from now on is told again.
+                self.readable = may_have_more || self.socket.holds_input();
                 Ok(Came::Bytes(count))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -49,6 +49,14 @@ impl Socket {
         self.identity.as_ref()
     }
 
+    /// Whether bytes may have come that the system has given away: those in TLS.
+    pub fn holds_input(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
     /// Whether bytes wait in TLS that the system did not take.
     pub fn has_unsent(&self) -> bool {
         #[cfg(feature = "tls")]

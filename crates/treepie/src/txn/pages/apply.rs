@@ -32,7 +32,7 @@ impl TxnPages {
         let lost = usize::from(is_planted(Planted::ChangeLostAtApply));
         for change in record.changes().skip(lost) {
             let change = change.map_err(|what| Error::Received { what })?;
-            self.apply_change(&change).map_err(|refused| match refused {
+            self.apply_change(&change, shared.lsn()).map_err(|refused| match refused {
                 Refused::Rule(what) => shared.damaged(what),
                 Refused::Failed(error) => error,
             })?;
@@ -40,7 +40,7 @@ impl TxnPages {
         self.verified(shared.lsn())
     }
 
-    fn apply_change(&mut self, change: &PageChange<'_>) -> Result<(), Refused> {
+    fn apply_change(&mut self, change: &PageChange<'_>, lsn: Lsn) -> Result<(), Refused> {
         let page_size = self.pager.page_size();
         match *change {
             PageChange::Free { first, page_count } | PageChange::Run { first, page_count, .. }
@@ -62,7 +62,7 @@ impl TxnPages {
                 if from_zeros {
                     self.add_zeroed(id)?;
                 } else if !self.dirty.contains(id) {
-                    let body = self.first_touch(id)?;
+                    let Some(body) = self.first_touch_or_supplied(id, lsn)? else { return Ok(()) };
                     self.dirty.insert(id, body, false);
                 }
                 let dirty = self.dirty.get_mut(id, &self.pager.pool)?;
@@ -72,6 +72,29 @@ impl TxnPages {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// As `first_touch`. Of a page that has rotted, and that was had from elsewhere as of a record: with that
+    /// record, what came; before it nothing, and the change is left out, for what came has it.
+    fn first_touch_or_supplied(&self, id: PageId, lsn: Lsn) -> Result<Option<Body>, Error> {
+        let error = match self.first_touch(id) {
+            Err(error @ Error::Corrupt { .. }) => error,
+            touched => return touched.map(Some),
+        };
+        match self.pager.damaged.supplied(id) {
+            Some((at, bytes)) if at == lsn && bytes.len() == self.pager.page_size() => {
+                let mut frame = self.pager.pool.page()?;
+                frame.bytes_mut().copy_from_slice(&bytes);
+                self.pager.damaged.count_repaired();
+                tracing::warn!(page = id.0, lsn = lsn.0, "a damaged page was repaired");
+                Ok(Some(Body::Own(frame)))
+            }
+            // The space map follows each change of its pages.
+            Some((at, bytes)) if at > lsn && page::kind(&bytes) != Some(PageKind::Bitmap) => {
+                Ok(None)
+            }
+            _ => Err(error),
         }
     }
 

@@ -76,6 +76,7 @@ const BUGS: &[(Planted, &str, Check)] = &[
     (Planted::DivergenceUnseen, "promises of the door", promises_of_the_door),
     (Planted::ChangeLostAtApply, "promises of the door", promises_of_the_door),
     (Planted::SettledEarly, "promises of the door", promises_of_the_door),
+    (Planted::MembersOfAnotherTerm, "promises of the door", promises_of_the_door),
     (Planted::RequestForgotten, "promises of the door", promises_of_the_door),
     (Planted::CommitsNotVouchedFor, "three sites by hand", three_sites_by_hand),
     (Planted::AcknowledgedBeforeWrite, "real kills", kills_with_early_acknowledgements),
