@@ -99,6 +99,11 @@ impl Check {
         }
     }
 
+    /// Terms that had a leader.
+    pub fn leader_count(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
     pub fn committed_last(&self) -> Lsn {
         self.committed.last_key_value().map_or(Lsn(0), |(lsn, _)| *lsn)
     }

@@ -3,14 +3,14 @@
 use treepie_raft::{ids::NodeId, members::Change, replica::Replica};
 
 use crate::{
-    model::ModelLog,
+    store::Store,
     world::{Bug, World, place},
 };
 
 /// Nodes that there may be, removed ones included.
 const NODES_MAX: u64 = 9;
 
-impl World {
+impl<S: Store> World<S> {
     /// One of the things that happen.
     pub fn fault(&mut self) {
         if self.is_calm {
@@ -38,7 +38,9 @@ impl World {
             8 => self.change_members(),
             _ => {
                 let node = self.nodes.get_mut(&id).expect("a node");
-                node.log.trim(&mut self.rng);
+                if let Err(wrong) = node.log.trim(&mut self.rng) {
+                    return self.check.fail(format!("node {id}: {wrong}"));
+                }
                 if self.bug == Some(Bug::InstalledOverNewer) {
                     self.plant_install(id);
                 }
@@ -48,7 +50,7 @@ impl World {
     }
 
     /// A node that takes writes.
-    pub fn leader(&mut self) -> Option<&mut Replica<ModelLog>> {
+    pub fn leader(&mut self) -> Option<&mut Replica<S>> {
         let nodes = self.nodes.values_mut();
         nodes.filter_map(|node| node.replica.as_mut()).find(|replica| replica.status().is_open)
     }

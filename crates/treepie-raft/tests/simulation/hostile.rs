@@ -118,12 +118,12 @@ fn hostile_messages_break_no_invariant_of_consensus() {
     let (mut taken, mut refused, mut stopped) = (0, 0, 0);
     for seed in 0..10 {
         println!("seed {seed}");
-        let mut world = World::new(seed, 3, None);
+        let mut world = World::<ModelLog>::new(seed, 3, None);
         world.run(3_000_000);
         assert_eq!(world.check.wrong, None);
         let node = world.nodes.get(&NodeId(1)).expect("a node");
         let mut rng = Rng::new(seed);
-        let mut log = Arc::new(node.log.crash(&mut rng));
+        let mut log = Arc::new(node.log.cut(&mut rng));
         let mut now = Duration::from_secs(10);
         let open = |log: &Arc<ModelLog>, now| {
             Replica::open(Arc::clone(log), Options::new(NodeId(1), seed), now).expect("a log")
@@ -132,7 +132,7 @@ fn hostile_messages_break_no_invariant_of_consensus() {
         for count in 1..=MESSAGES {
             // One high term makes nonsense of all that follows.
             if count % 300 == 0 {
-                log = Arc::new(node.log.crash(&mut rng));
+                log = Arc::new(node.log.cut(&mut rng));
                 replica = open(&log, now);
             }
             now += Duration::from_millis(10);
@@ -146,7 +146,7 @@ fn hostile_messages_break_no_invariant_of_consensus() {
                 let is_broken = matches!(why, Stopped::Broken(_));
                 assert!(!is_broken, "seed {seed}: {message:?} breaks it: {why}");
                 stopped += 1;
-                log = Arc::new(node.log.crash(&mut rng));
+                log = Arc::new(node.log.cut(&mut rng));
                 replica = open(&log, now);
             }
         }

@@ -1,7 +1,10 @@
 //! A log in memory with the rules of the real one: what was appended and not synced is lost at a crash,
 //! from some point on; sealed records are visible to nobody before they are committed.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use treepie::{
@@ -9,12 +12,16 @@ use treepie::{
     ids::{Lsn, Term},
 };
 use treepie_raft::{
+    ids::NodeId,
     log::{HardState, Log, LogRecord, LogState, raft_term},
     message::EntryKind,
 };
 use treepie_testkit::{Rng, mix};
 
-use crate::world::Bug;
+use crate::{
+    store::{Store, Wrong},
+    world::{Bug, voters},
+};
 
 /// What a record does.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,6 +151,11 @@ struct State {
     leads: Option<Term>,
     committed: Lsn,
     members: Option<Vec<u8>>,
+    /// Sealed, and not taken yet.
+    outlet: Vec<Record>,
+    /// Writes whose clients wait.
+    parked: BTreeSet<Lsn>,
+    acknowledged: Vec<Lsn>,
 }
 
 impl State {
@@ -168,6 +180,7 @@ impl State {
     fn seal(&mut self, body: Body) -> Option<Record> {
         let record = self.make(self.leads?, body);
         self.sealed.push_back(record.clone());
+        self.outlet.push(record.clone());
         Some(record)
     }
 }
@@ -205,7 +218,7 @@ impl ModelLog {
     }
 
     /// What is there after a crash.
-    pub fn crash(&self, rng: &mut Rng) -> ModelLog {
+    pub fn cut(&self, rng: &mut Rng) -> ModelLog {
         let state = self.state.lock();
         let mut disk = state.durable.clone();
         let kept = rng.index(state.unsynced.len() + 1);
@@ -214,10 +227,34 @@ impl ModelLog {
         }
         ModelLog::of(disk, self.keeps_sealed, self.bug)
     }
+}
 
-    /// The state that a page stream of this moment has. There is none while readers see more than the
-    /// journal has, after leadership was lost.
-    pub fn stream(&self) -> Option<Base> {
+impl Store for ModelLog {
+    type Origin = Base;
+    type Pages = Base;
+
+    const WRITE_US: u64 = 8_000;
+    const READ_US: u64 = 6_000;
+
+    fn origin(_seed: u64, count: u64) -> Base {
+        Base { members: Some(voters(count).encode()), ..Base::default() }
+    }
+
+    fn is_founded(origin: &Base) -> bool {
+        origin.members.is_some()
+    }
+
+    fn create(origin: &Base, _id: NodeId, rng: &mut Rng, bug: Option<Bug>) -> ModelLog {
+        let keeps_sealed = rng.chance(1, 2);
+        ModelLog::new(origin.clone(), keeps_sealed, bug)
+    }
+
+    fn crash(&self, rng: &mut Rng) -> Result<ModelLog, Wrong> {
+        Ok(self.cut(rng))
+    }
+
+    /// There are no pages while readers see more than the journal has, after leadership was lost.
+    fn pages(&self) -> Option<Base> {
         let state = self.state.lock();
         let (lsn, members) = (state.committed, state.members.clone());
         if lsn == state.disk.base.lsn {
@@ -228,23 +265,25 @@ impl ModelLog {
         Some(Base { lsn, term: raft_term(record.term()), chain: record.chain(), members })
     }
 
-    /// A log that was installed from a page stream; term and vote stay.
-    pub fn installed(&self, base: Base) -> ModelLog {
-        let hard_state = self.state.lock().durable.hard_state;
-        let disk = Disk { base, hard_state, ..Disk::default() };
-        ModelLog::of(disk, self.keeps_sealed, self.bug)
+    fn position(pages: &Base) -> (Lsn, Term) {
+        (pages.lsn, pages.term)
     }
 
-    /// Drops records that are in the data file.
-    pub fn trim(&self, rng: &mut Rng) {
+    fn install(&self, base: &Base, _rng: &mut Rng) -> Result<(ModelLog, bool), Wrong> {
+        let hard_state = self.state.lock().durable.hard_state;
+        let disk = Disk { base: base.clone(), hard_state, ..Disk::default() };
+        Ok((ModelLog::of(disk, self.keeps_sealed, self.bug), true))
+    }
+
+    fn trim(&self, rng: &mut Rng) -> Result<(), Wrong> {
         let mut state = self.state.lock();
         let to = state.committed.min(state.durable.last());
         let base = state.disk.base.lsn;
         if to <= base {
-            return;
+            return Ok(());
         }
         let to = Lsn(base.0 + 1 + rng.below(to.0 - base.0));
-        let Some(record) = state.disk.get(to).cloned() else { return };
+        let Some(record) = state.disk.get(to).cloned() else { return Ok(()) };
         let (before, _) =
             state.disk.records.split_at(usize::try_from(to.0 - base.0).expect("small"));
         let members = before.iter().rev().find_map(LogRecord::members);
@@ -255,34 +294,42 @@ impl ModelLog {
             disk.records.retain(|record| record.lsn() > to);
             disk.base = base.clone();
         }
+        Ok(())
     }
 
-    /// Seals a write, if the node leads.
-    pub fn write(&self, op: u64) -> Option<Record> {
-        self.state.lock().seal(Body::Write(op))
+    fn write(&self, op: u64) {
+        let mut state = self.state.lock();
+        if let Some(record) = state.seal(Body::Write(op)) {
+            state.parked.insert(record.lsn());
+        }
     }
 
-    pub fn leads(&self) -> bool {
+    fn take_sealed(&self) -> Vec<Record> {
+        std::mem::take(&mut self.state.lock().outlet)
+    }
+
+    fn take_acknowledged(&self) -> Result<Vec<Lsn>, Wrong> {
+        Ok(std::mem::take(&mut self.state.lock().acknowledged))
+    }
+
+    fn leads(&self) -> bool {
         self.state.lock().leads.is_some()
     }
 
-    pub fn durable(&self) -> (Lsn, HardState) {
+    fn durable(&self) -> (Lsn, HardState) {
         let state = self.state.lock();
         (state.durable.last(), state.durable.hard_state)
     }
 
-    /// Chain hash of a record that was appended, or of the state it begins with.
-    pub fn chain(&self, lsn: Lsn) -> Option<u64> {
+    fn chain(&self, lsn: Lsn) -> Option<u64> {
         self.state.lock().disk.chain(lsn)
     }
 
-    /// The first LSN of which it knows a chain hash.
-    pub fn base(&self) -> Lsn {
+    fn base(&self) -> Lsn {
         self.state.lock().disk.base.lsn
     }
 
-    /// The LSNs and chain hashes that `commit(lsn)` would make visible.
-    pub fn coming(&self, lsn: Lsn) -> Vec<(Lsn, u64)> {
+    fn coming(&self, lsn: Lsn) -> Vec<(Lsn, u64)> {
         let state = self.state.lock();
         let find = |lsn| {
             let sealed = || state.sealed.iter().find(|record| record.lsn() == lsn);
@@ -408,6 +455,9 @@ impl Log for ModelLog {
             state.members = record.members().or(state.members.take());
             state.committed = next;
         }
+        let later = state.parked.split_off(&lsn.next());
+        let done = std::mem::replace(&mut state.parked, later);
+        state.acknowledged.extend(done);
         Ok(())
     }
 
@@ -423,6 +473,7 @@ impl Log for ModelLog {
     fn follow(&self, _leader: Option<u64>) -> Result<()> {
         let mut state = self.state.lock();
         state.leads = None;
+        state.parked.clear();
         if !self.keeps_sealed {
             state.sealed.clear();
         }
@@ -440,12 +491,5 @@ impl Log for ModelLog {
 
     fn members(&self) -> Result<Option<Vec<u8>>> {
         Ok(self.state.lock().members.clone())
-    }
-}
-
-impl ModelLog {
-    /// As `set_members`, and gives the record, which the outlet of a real log hands over.
-    pub fn seal_members(&self, members: &[u8]) -> Option<Record> {
-        self.state.lock().seal(Body::Members(members.to_vec()))
     }
 }

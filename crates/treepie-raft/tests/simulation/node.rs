@@ -14,16 +14,16 @@ use treepie_raft::{
 };
 use treepie_testkit::Rng;
 
-use crate::model::{ModelLog, Record};
+use crate::store::Store;
 
 /// What the deciding thread does, in order.
-pub type Decision = Effect<Record>;
+pub type Decision<S> = Effect<<S as Log>::Record>;
 
-pub struct Node {
+pub struct Node<S: Store> {
     pub id: NodeId,
-    pub log: Arc<ModelLog>,
+    pub log: Arc<S>,
     /// None while the process is down.
-    pub replica: Option<Replica<ModelLog>>,
+    pub replica: Option<Replica<S>>,
     /// Rises with each start: events of an earlier life pass.
     pub life: u64,
     pub paused_until: u64,
@@ -31,21 +31,21 @@ pub struct Node {
     /// Parts of a million by which its clock runs fast or slow.
     rate: i64,
     pub is_pumped: bool,
-    pub jobs: VecDeque<Job<Record>>,
+    pub jobs: VecDeque<Job<S::Record>>,
     /// The number of the last job that is being written.
     pub writes: Option<u64>,
-    pub decisions: VecDeque<Decision>,
+    /// The write before cut something off.
+    pub has_truncated: bool,
+    pub decisions: VecDeque<Decision<S>>,
     pub decides: bool,
-    pub outlet: VecDeque<Record>,
-    pub parked: BTreeMap<Lsn, u64>,
     /// What was known to be seen when each read began.
     pub reads: BTreeMap<u64, Lsn>,
     pub is_removed: bool,
 }
 
-impl Node {
+impl<S: Store> Node<S> {
     /// Its clock is wrong by up to `spread` parts of a million.
-    pub fn new(id: NodeId, log: ModelLog, rng: &mut Rng, spread: i64) -> Node {
+    pub fn new(id: NodeId, log: S, rng: &mut Rng, spread: i64) -> Node<S> {
         let drawn = rng.below(2 * spread.unsigned_abs());
         let rate = i64::try_from(drawn).expect("small") - spread;
         Node {
@@ -59,10 +59,9 @@ impl Node {
             is_pumped: false,
             jobs: VecDeque::new(),
             writes: None,
+            has_truncated: false,
             decisions: VecDeque::new(),
             decides: false,
-            outlet: VecDeque::new(),
-            parked: BTreeMap::new(),
             reads: BTreeMap::new(),
             is_removed: false,
         }
@@ -96,13 +95,11 @@ impl Node {
         self.writes = None;
         self.decisions.clear();
         self.decides = false;
-        self.outlet.clear();
-        self.parked.clear();
         self.reads.clear();
     }
 
     /// Writes the next jobs, not synced yet. What it returns is appended.
-    pub fn begin_write(&mut self, count: usize) -> treepie::Result<Vec<Record>> {
+    pub fn begin_write(&mut self, count: usize) -> treepie::Result<Vec<S::Record>> {
         let mut appended = Vec::new();
         for _ in 0..count {
             let Some(job) = self.jobs.pop_front() else { break };

@@ -8,26 +8,43 @@ use treepie_testkit::tally::{note, thousands};
 
 use treepie_raft::{ids::NodeId, members::Change};
 
-use crate::world::{Bug, Counts, World, place};
+use crate::{
+    model::ModelLog,
+    rivals,
+    store::Store,
+    world::{Bug, Counts, World, place},
+};
 
 /// Seeds in one run of the tests.
 const SEEDS: u64 = 500;
+/// Seeds that look for a mistake, at most: some are rare.
+const BUG_SEEDS: u64 = 3000;
 /// Simulated time in which things go wrong, in microseconds.
 const ROUGH_US: u64 = 6_000_000;
 /// Time to come to rest: five to ten election timeouts.
 const CALM_US: u64 = 5_000_000;
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// Runs a seed. The error says what is wrong.
-fn run(seed: u64, bug: Option<Bug>) -> Result<World, String> {
+fn run(seed: u64, bug: Option<Bug>) -> Result<World<ModelLog>, String> {
+    run_for(seed, bug, ROUGH_US, CALM_US)
+}
+
+/// The same, for so long, and then in calm.
+pub fn run_for<S: Store>(
+    seed: u64,
+    bug: Option<Bug>,
+    rough_us: u64,
+    calm_us: u64,
+) -> Result<World<S>, String> {
     let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
     let mut world = World::new(seed, nodes, bug);
-    world.run(ROUGH_US);
+    world.run(rough_us);
     world.calm();
-    world.run(CALM_US);
+    world.run(calm_us);
     if let Some(wrong) = world.check.wrong.take() {
         return Err(format!("{wrong}, after {} us", world.at));
     }
@@ -36,14 +53,14 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<World, String> {
 }
 
 /// After a calm time somebody leads, all members have what was acknowledged, and go on.
-fn converged(world: &World) -> Result<(), String> {
+pub fn converged<S: Store>(world: &World<S>) -> Result<(), String> {
     let statuses: Vec<_> = world
         .nodes
         .iter()
         .filter_map(|(id, node)| Some((*id, node.replica.as_ref()?.status())))
         .collect();
     let Some((_, leader)) = statuses.iter().find(|(_, status)| status.is_open) else {
-        return Err("nobody leads after a calm time".to_owned());
+        return Err(format!("nobody leads after a calm time: {statuses:?}"));
     };
     let floor = world.check.floor;
     for id in leader.members.voters() {
@@ -126,7 +143,7 @@ fn the_same_seed_gives_the_same_trace() {
 fn cluster_that_one_node_founds_grows_shrinks_and_hands_over() {
     for seed in 0..20 {
         let mut world = World::founded(seed);
-        let step = |world: &mut World, change: Change| {
+        let step = |world: &mut World<ModelLog>, change: Change| {
             let leader = world.leader().unwrap_or_else(|| panic!("seed {seed}: nobody leads"));
             let changed = leader.change(seed, &change);
             assert_eq!(changed, Ok(()), "seed {seed}: {change:?}");
@@ -179,13 +196,51 @@ fn planted_bugs_are_found() {
             catch_unwind(AssertUnwindSafe(|| run(*seed, Some(bug))))
                 .map_or(true, |ran| ran.is_err())
         };
-        match (0..SEEDS).find(is_found) {
+        match (0..BUG_SEEDS).find(is_found) {
             Some(seed) => {
                 println!("{bug:?} is found by seed {seed}");
                 found.push(format!("{bug:?} by seed {seed}"));
             }
-            None => panic!("{bug:?} is not found by {SEEDS} seeds"),
+            None => panic!("{bug:?} is not found by {BUG_SEEDS} seeds"),
         }
     }
     note(15, "planted bugs", &format!("{}/{}: {}", found.len(), bugs.len(), found.join(", ")));
+}
+
+/// Seeds of schedules of two rivals.
+const RIVAL_SEEDS: u64 = 200;
+
+#[test]
+fn records_of_earlier_terms_stay_when_rivals_lead_in_turn() {
+    let mut leaders = 0;
+    let first = number("TREEPIE_SEED");
+    for seed in first.map_or(0..RIVAL_SEEDS, |seed| seed..seed + 1) {
+        let world = catch_unwind(AssertUnwindSafe(|| rivals::run::<ModelLog>(seed, None)));
+        let wrong = match world {
+            Ok(Ok(world)) => {
+                leaders += world.check.leader_count();
+                continue;
+            }
+            Ok(Err(wrong)) => wrong,
+            Err(_) => "a panic".to_owned(),
+        };
+        panic!(
+            "seed {seed}: {wrong}\nrun it again: TREEPIE_SEED={seed} cargo test -p treepie-raft \
+             --test simulation records_of_earlier_terms -- --nocapture"
+        );
+    }
+    let counts = format!("{RIVAL_SEEDS} seeds, {} leaders", thousands(leaders));
+    note(15, "rivals on a model log", &counts);
+}
+
+#[test]
+fn counting_replicas_of_earlier_terms_is_found() {
+    let is_found = |seed: &u64| {
+        let bug = Some(Bug::OldTermCommitted);
+        catch_unwind(AssertUnwindSafe(|| rivals::run::<ModelLog>(*seed, bug)))
+            .map_or(true, |ran| ran.is_err())
+    };
+    let seed = (0..RIVAL_SEEDS).find(is_found);
+    let seed = seed.unwrap_or_else(|| panic!("it is not found by {RIVAL_SEEDS} seeds"));
+    note(15, "planted bugs, rivals", &format!("1/1: OldTermCommitted by seed {seed}"));
 }

@@ -12,14 +12,16 @@ use treepie_raft::{
     log::{Log, LogRecord, raft_term},
     members::{Members, Place},
     message::{Message, MessageKind},
-    replica::{Effect, Role},
+    replica::{Effect, Role, Status},
 };
 use treepie_testkit::{Rng, mix};
 
 use crate::{
     check::Check,
-    model::{Base, ModelLog, Record},
+    model::{Base, ModelLog},
     node::Node,
+    rivals::Rivals,
+    store::Store,
 };
 
 /// A mistake that is made on purpose: the checks have to find it.
@@ -37,17 +39,20 @@ pub enum Bug {
     InstalledOverNewer,
     /// Clocks run at speeds so different that a lease promises nothing.
     WildClocks,
+    /// A leader counts replicas of records of earlier terms (Raft paper, figure 8).
+    OldTermCommitted,
 }
 
-#[derive(Debug)]
-enum Event {
+type Records<S> = Vec<<S as Log>::Record>;
+
+enum Event<S: Store> {
     Tick(u64),
     Pump(u64),
     Written(u64),
     Decided(u64),
-    Deliver(Box<(Message, Vec<Record>)>),
+    Deliver(Box<(Message, Records<S>)>),
     Restart,
-    Installed { from: NodeId, base: Option<Base> },
+    Installed { from: NodeId, pages: Option<S::Pages> },
     Heal,
     Cut,
     Write,
@@ -68,16 +73,16 @@ pub struct Weather {
 type Scheduled = Reverse<(u64, u64, NodeId)>;
 
 /// All of it.
-pub struct World {
+pub struct World<S: Store> {
     pub rng: Rng,
     pub at: u64,
-    pub nodes: BTreeMap<NodeId, Node>,
+    pub nodes: BTreeMap<NodeId, Node<S>>,
     pub check: Check,
     pub weather: Weather,
     pub bug: Option<Bug>,
     pub trace: u64,
     queue: BinaryHeap<Scheduled>,
-    events: BTreeMap<u64, Event>,
+    events: BTreeMap<u64, Event<S>>,
     count: u64,
     /// Links that pass nothing, from and to.
     cut: BTreeSet<(NodeId, NodeId)>,
@@ -85,8 +90,12 @@ pub struct World {
     ops: u64,
     pub is_calm: bool,
     pub counts: Counts,
-    /// What every log begins with: the first members, before the first record.
-    pub origin: Base,
+    /// What every log begins with.
+    pub origin: S::Origin,
+    /// Clients write no more.
+    pub is_quiet: bool,
+    /// Who may be elected, and what of its log others get.
+    pub rivals: Option<Rivals>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,8 +127,8 @@ pub fn voters(count: u64) -> Members {
     members
 }
 
-impl World {
-    pub fn new(seed: u64, node_count: u64, bug: Option<Bug>) -> World {
+impl<S: Store> World<S> {
+    pub fn new(seed: u64, node_count: u64, bug: Option<Bug>) -> World<S> {
         let mut rng = Rng::new(seed);
         let weather = Weather {
             lost_percent: *rng.pick(&[0, 1, 5, 20]),
@@ -144,7 +153,9 @@ impl World {
             ops: 0,
             is_calm: false,
             counts: Counts::default(),
-            origin: Base { members: Some(voters(node_count).encode()), ..Base::default() },
+            origin: S::origin(seed, node_count),
+            is_quiet: false,
+            rivals: None,
         };
         if bug.is_some() {
             // Leaders that end soon after each other bring most mistakes to light.
@@ -159,19 +170,9 @@ impl World {
         world
     }
 
-    /// A calm world of one node, whose log has no members yet.
-    pub fn founded(seed: u64) -> World {
-        let mut world = World::new(seed, 0, None);
-        world.origin.members = None;
-        world.is_calm = true;
-        world.add_node(NodeId(1));
-        world
-    }
-
     /// A new node without records.
     pub fn add_node(&mut self, id: NodeId) {
-        let keeps_sealed = self.rng.chance(1, 2);
-        let log = ModelLog::new(self.origin.clone(), keeps_sealed, self.bug);
+        let log = S::create(&self.origin, id, &mut self.rng, self.bug);
         let spread = if self.bug == Some(Bug::WildClocks) { 900_000 } else { 60_000 };
         let node = Node::new(id, log, &mut self.rng, spread);
         self.nodes.insert(id, node);
@@ -183,13 +184,13 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let (_, hard_state) = node.log.durable();
         self.check.hard_state(id, hard_state);
-        let founds = self.origin.members.is_none() && id == NodeId(1);
+        let founds = !S::is_founded(&self.origin) && id == NodeId(1);
         node.start(at, seed, founds.then(|| place(id)));
         let life = node.life;
         self.schedule(1 + seed % 50_000, id, Event::Tick(life));
     }
 
-    fn schedule(&mut self, after: u64, id: NodeId, event: Event) {
+    fn schedule(&mut self, after: u64, id: NodeId, event: Event<S>) {
         self.count += 1;
         self.events.insert(self.count, event);
         self.queue.push(Reverse((self.at + after, self.count, id)));
@@ -218,8 +219,8 @@ impl World {
         }
     }
 
-    fn handle(&mut self, id: NodeId, event: Event) {
-        let is_now = |world: &World, life| world.nodes.get(&id).is_some_and(|n| n.life == life);
+    fn handle(&mut self, id: NodeId, event: Event<S>) {
+        let is_now = |world: &World<S>, life| world.nodes.get(&id).is_some_and(|n| n.life == life);
         match event {
             Event::Tick(life) if is_now(self, life) => self.tick(id),
             Event::Pump(life) if is_now(self, life) => self.pump(id),
@@ -232,7 +233,7 @@ impl World {
                     self.start(id);
                 }
             }
-            Event::Installed { from, base } => self.installed(from, id, base),
+            Event::Installed { from, pages } => self.installed(from, id, pages),
             Event::Heal => self.cut.clear(),
             Event::Cut => self.cut_links(),
             Event::Write => self.write(),
@@ -266,7 +267,7 @@ impl World {
         node.is_pumped = false;
         let now = node.now(self.at);
         let Some(replica) = &mut node.replica else { return };
-        for record in node.outlet.drain(..) {
+        for record in node.log.take_sealed() {
             replica.sealed(record);
         }
         let effects = match replica.effects(now) {
@@ -277,6 +278,10 @@ impl World {
         if status.role == Role::Leader {
             let log = &node.log;
             self.check.leads(status.term, id, |lsn| log.chain(lsn), log.base());
+            if self.bug == Some(Bug::OldTermCommitted) {
+                let counted = counted(id, &status).min(log.state().last);
+                node.decisions.push_back(Effect::Commit(counted.max(status.committed)));
+            }
         }
         for effect in effects {
             self.begin(id, effect);
@@ -285,7 +290,7 @@ impl World {
         self.decide_next(id);
     }
 
-    fn begin(&mut self, id: NodeId, effect: Effect<Record>) {
+    fn begin(&mut self, id: NodeId, effect: Effect<S::Record>) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         match effect {
             Effect::Send { message, records } => self.send(id, message, records),
@@ -300,24 +305,23 @@ impl World {
                     self.check.reads(id, floor, sees);
                 }
             }
-            Effect::SetMembers { term, members, .. } => match node.log.seal_members(&members) {
-                Some(record) => {
-                    node.outlet.push_back(record);
-                    self.pump_soon(id);
-                }
-                None => {
-                    if let Some(replica) = &mut node.replica {
-                        replica.members_refused(term);
+            Effect::SetMembers { term, members, change } => {
+                match node.log.set_members(term, &members, &change) {
+                    Ok(_) => self.pump_soon(id),
+                    Err(_) => {
+                        if let Some(replica) = &mut node.replica {
+                            replica.members_refused(term);
+                        }
                     }
                 }
-            },
+            }
             Effect::Changed { outcome, .. } => self.counts.changes += u64::from(outcome.is_ok()),
             Effect::Members(members) => self.note_removed(&members),
             Effect::Install { peer, .. } => {
-                let base = node.log.stream();
+                let pages = node.log.pages();
                 let after = 20_000 + self.rng.below(150_000);
                 self.installs.insert(peer);
-                self.schedule(after, peer, Event::Installed { from: id, base });
+                self.schedule(after, peer, Event::Installed { from: id, pages });
             }
         }
     }
@@ -332,7 +336,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, id: NodeId, mut message: Message, records: Vec<Option<Record>>) {
+    fn send(&mut self, id: NodeId, mut message: Message, records: Vec<Option<S::Record>>) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if !message.reject {
             match message.kind {
@@ -360,7 +364,8 @@ impl World {
                 }
             }
         }
-        if self.cut.contains(&(id, to)) {
+        let is_lost = self.rivals.as_ref().is_some_and(|rivals| rivals.lose(&message));
+        if is_lost || self.cut.contains(&(id, to)) {
             if let (true, Some(replica)) = (self.rng.chance(1, 4), &mut node.replica) {
                 replica.unreachable(to);
             }
@@ -379,7 +384,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, id: NodeId, message: &Message, records: &[Record]) {
+    fn deliver(&mut self, id: NodeId, message: &Message, records: &[S::Record]) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let now = node.now(self.at);
         let Some(replica) = &mut node.replica else { return };
@@ -404,7 +409,9 @@ impl World {
             return;
         }
         let jobs = node.jobs.iter().take(count);
-        self.counts.truncations += jobs.filter(|job| job.truncate_after.is_some()).count() as u64;
+        let truncations = jobs.filter(|job| job.truncate_after.is_some()).count() as u64;
+        self.counts.truncations += truncations;
+        let has_truncated = std::mem::replace(&mut node.has_truncated, truncations > 0);
         match node.begin_write(count) {
             Ok(appended) => {
                 for record in appended {
@@ -421,11 +428,17 @@ impl World {
         }
         let life = node.life;
         self.schedule(delay, id, Event::Written(life));
+        // What was cut off must not come back, when others were told that it is gone.
+        if has_truncated && self.weather.crashes && !self.is_calm && self.rng.chance(1, 3) {
+            self.crash(id);
+        }
     }
 
     fn written(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.log.sync().expect("the model syncs");
+        if let Err(error) = node.log.sync() {
+            return self.check.fail(format!("node {id} cannot sync: {error}"));
+        }
         if let (Some(number), Some(replica)) = (node.writes.take(), &mut node.replica) {
             replica.persisted(number);
         }
@@ -462,18 +475,17 @@ impl World {
         if let Err(error) = done {
             return self.check.fail(format!("node {id} cannot do {decision:?}: {error}"));
         }
+        match node.log.take_acknowledged() {
+            Ok(lsns) => lsns.into_iter().for_each(|lsn| self.check.acknowledges(lsn)),
+            Err(wrong) => return self.check.fail(format!("node {id}: {wrong}")),
+        }
         match decision {
             Effect::Commit(lsn) => {
-                let later = node.parked.split_off(&lsn.next());
-                for lsn in std::mem::replace(&mut node.parked, later).into_keys() {
-                    self.check.acknowledges(lsn);
-                }
                 if let Some(replica) = &mut node.replica {
                     replica.applied(lsn);
                 }
             }
             Effect::Follow { number, .. } => {
-                node.parked.clear();
                 let last = node.log.state().last;
                 if let Some(replica) = &mut node.replica {
                     replica.followed(number, last);
@@ -485,17 +497,21 @@ impl World {
         self.decide_next(id);
     }
 
-    fn installed(&mut self, from: NodeId, id: NodeId, base: Option<Base>) {
+    fn installed(&mut self, from: NodeId, id: NodeId, pages: Option<S::Pages>) {
         self.installs.remove(&id);
         let is_cut = self.cut.contains(&(from, id)) || self.cut.contains(&(id, from));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut is_whole = false;
-        if let (Some(replica), Some(base), false) = (&node.replica, base, is_cut) {
+        if let (Some(replica), Some(pages), false) = (&node.replica, pages, is_cut) {
             is_whole = true;
-            let lacks = replica.lacks(base.lsn, base.term);
-            if lacks || self.bug == Some(Bug::InstalledOverNewer) {
+            let (lsn, term) = S::position(&pages);
+            if replica.lacks(lsn, term) || self.bug == Some(Bug::InstalledOverNewer) {
                 self.counts.installs += 1;
-                let log = node.log.installed(base);
+                let (log, is_installed) = match node.log.install(&pages, &mut self.rng) {
+                    Ok(installed) => installed,
+                    Err(wrong) => return self.check.fail(format!("node {id}: {wrong}")),
+                };
+                is_whole = is_installed;
                 node.stop();
                 node.log = std::sync::Arc::new(log);
                 self.start(id);
@@ -510,8 +526,8 @@ impl World {
     /// The mistake of installing what a node has already.
     pub fn plant_install(&mut self, to: NodeId) {
         let Some(from) = self.nodes.values().find(|node| node.id != to) else { return };
-        let (base, from) = (from.log.stream(), from.id);
-        self.schedule(50_000, to, Event::Installed { from, base });
+        let (pages, from) = (from.log.pages(), from.id);
+        self.schedule(50_000, to, Event::Installed { from, pages });
     }
 
     fn write(&mut self) {
@@ -521,21 +537,18 @@ impl World {
             .filter(|n| n.replica.is_some() && n.log.leads())
             .map(|n| n.id)
             .collect();
-        if let (Some(id), true) = (leading.first().copied(), self.ops < 1_000_000) {
+        if let (Some(id), false) = (leading.first().copied(), self.is_quiet) {
             let id = if leading.len() > 1 { *self.rng.pick(&leading) } else { id };
             let is_paused = self.nodes.get(&id).is_some_and(|node| node.paused_until > self.at);
             if let (Some(node), false) = (self.nodes.get_mut(&id), is_paused) {
                 for _ in 0..1 + self.rng.below(3) {
                     self.ops += 1;
-                    if let Some(record) = node.log.write(self.ops) {
-                        node.parked.insert(record.lsn(), self.ops);
-                        node.outlet.push_back(record);
-                    }
+                    node.log.write(self.ops);
                 }
                 self.pump_soon(id);
             }
         }
-        let after = 500 + self.rng.below(8_000);
+        let after = 500 + self.rng.below(S::WRITE_US);
         self.schedule(after, NodeId(0), Event::Write);
     }
 
@@ -558,12 +571,12 @@ impl World {
                 self.pump_soon(id);
             }
         }
-        let after = 500 + self.rng.below(6_000);
+        let after = 500 + self.rng.below(S::READ_US);
         self.schedule(after, NodeId(0), Event::Read);
     }
 }
 
-impl World {
+impl<S: Store> World<S> {
     /// From now on nothing fails.
     pub fn calm(&mut self) {
         self.is_calm = true;
@@ -584,7 +597,10 @@ impl World {
             return;
         };
         self.counts.crashes += 1;
-        let log = node.log.crash(&mut self.rng);
+        let log = match node.log.crash(&mut self.rng) {
+            Ok(log) => log,
+            Err(wrong) => return self.check.fail(format!("node {id}: {wrong}")),
+        };
         node.stop();
         node.log = std::sync::Arc::new(log);
         let after = *self.rng.pick(&[1_000, 50_000, 1_500_000]);
@@ -633,4 +649,27 @@ impl World {
     pub fn committed(&self) -> Lsn {
         self.check.committed_last()
     }
+}
+
+impl World<ModelLog> {
+    /// A calm world of one node, whose log has no members yet.
+    pub fn founded(seed: u64) -> World<ModelLog> {
+        let mut world = World::new(seed, 0, None);
+        world.origin = Base::default();
+        world.is_calm = true;
+        world.add_node(NodeId(1));
+        world
+    }
+}
+
+/// What a leader would take for committed that counts replicas whatever the term of a record is.
+fn counted(id: NodeId, status: &Status) -> Lsn {
+    let matched = |voter| {
+        let progress = status.progress.iter().find(|(other, _)| *other == voter);
+        progress.map_or(Lsn(0), |(_, progress)| progress.matched)
+    };
+    let own = |voter| if voter == id { status.persisted } else { matched(voter) };
+    let mut counts: Vec<Lsn> = status.members.voters().map(own).collect();
+    counts.sort_unstable();
+    counts.get(counts.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
