@@ -21,7 +21,7 @@ pub enum Safety {
     /// They do not.
     Loopback,
     /// By certificates.
-    Certificates(Files),
+    Certificates(Box<Files>),
 }
 
 /// Nodes in folders of one place.
@@ -425,7 +425,7 @@ fn reads_are_as_new_as_is_asked_for_and_stale_ones_are_refused_when_too_old() {
 #[test]
 fn cluster_with_certificates_serves_and_refuses_wrong_ones() {
     let files = Files::new();
-    let mut cluster = Cluster::of(3, Safety::Certificates(files));
+    let mut cluster = Cluster::of(3, Safety::Certificates(Box::new(files)));
     let lsn = cluster.put("k", "v");
     assert!(lsn > 0);
     for id in 1..=3 {
