@@ -46,7 +46,7 @@ impl Door {
     /// restored from a backup of a cluster has none.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::Bound`](crate::Error::Bound).
+    /// [`Error::Corrupt`], [`Error::Bound`].
     #[track_caller]
     pub fn members(&self) -> Result<Option<Vec<u8>>> {
         let snapshot = Snapshot::open(&self.core, std::panic::Location::caller())?;
