@@ -54,12 +54,25 @@ struct Queue<J> {
     /// What the jobs weigh together.
     weight: u64,
     due: Option<Instant>,
+    /// The thread sleeps, until this time at most.
+    asleep: Option<Option<Instant>>,
     is_open: bool,
+}
+
+impl<J> Queue<J> {
+    /// Sets when there is something to be done in any case. Returns whether the thread would sleep longer.
+    fn set_due(&mut self, due: Option<Instant>) -> bool {
+        self.due = due;
+        let oversleeps =
+            |due| self.asleep.is_some_and(|until| until.is_none_or(|until| due < until));
+        due.is_some_and(oversleeps)
+    }
 }
 
 impl<J, W: Worker<J>> Station<J, W> {
     pub(super) fn new() -> Station<J, W> {
-        let queue = Queue { jobs: VecDeque::new(), weight: 0, due: None, is_open: true };
+        let jobs = VecDeque::new();
+        let queue = Queue { jobs, weight: 0, due: None, asleep: None, is_open: true };
         Station {
             queue: Mutex::new(queue),
             worker: Mutex::new(None),
@@ -130,11 +143,15 @@ impl<J, W: Worker<J>> Station<J, W> {
         let mut queue = self.queue.lock();
         while queue.jobs.is_empty() && queue.is_open {
             let due = queue.due;
+            if due.is_some_and(|due| Instant::now() >= due) {
+                break;
+            }
+            queue.asleep = Some(due);
             match due {
-                Some(due) if Instant::now() >= due => break,
                 Some(due) => drop(self.work.wait_until(&mut queue, due)),
                 None => self.work.wait(&mut queue),
             }
+            queue.asleep = None;
         }
         let goes_on = queue.is_open || !queue.jobs.is_empty();
         drop(queue);
@@ -153,8 +170,8 @@ impl<J, W: Worker<J>> Station<J, W> {
         *self.at_work.lock() = Some(thread::current().id());
         let worked = catch_unwind(AssertUnwindSafe(|| worker.work(jobs)));
         match worked {
-            Ok(Next::Wait) => self.queue.lock().due = None,
-            Ok(Next::Until(due)) => self.queue.lock().due = Some(due),
+            Ok(Next::Wait) => self.sleep_until(None),
+            Ok(Next::Until(due)) => self.sleep_until(Some(due)),
             Ok(Next::End) | Err(_) => {
                 let left = self.close();
                 if let (Some(worker), Ok(_)) = (place.take(), &worked) {
@@ -164,6 +181,12 @@ impl<J, W: Worker<J>> Station<J, W> {
         }
         *self.at_work.lock() = None;
         worked.map(drop).map_err(|_| Panicked)
+    }
+
+    fn sleep_until(&self, due: Option<Instant>) {
+        if self.queue.lock().set_due(due) {
+            self.work.notify_one();
+        }
     }
 
     fn close(&self) -> VecDeque<J> {
@@ -270,6 +293,43 @@ mod tests {
         station.put(0);
         own.join().expect("its thread ends with it");
         assert!(!station.put(1), "it takes nothing more");
+    }
+
+    /// Sends the time at which it works, and wants to work again 20 ms after a job.
+    struct Clocks(mpsc::Sender<Instant>);
+
+    impl Worker<()> for Clocks {
+        fn work(&mut self, jobs: VecDeque<()>) -> Next {
+            let now = Instant::now();
+            self.0.send(now).expect("the test listens");
+            let pause = if jobs.is_empty() { 60_000 } else { 20 };
+            Next::Until(now + Duration::from_millis(pause))
+        }
+    }
+
+    #[test]
+    fn thread_that_sleeps_for_long_is_woken_when_somebody_else_finds_that_it_must_not() {
+        let (sender, worked) = mpsc::channel();
+        let station = Arc::new(Station::new());
+        station.begin(Clocks(sender));
+        let own = thread::spawn({
+            let station = Arc::clone(&station);
+            move || while station.wait_and_work().expect("nobody panics") {}
+        });
+        let patience = Duration::from_secs(30);
+        worked.recv_timeout(patience).expect("it begins at once, and sleeps for a minute");
+        while station.queue.lock().asleep.is_none() {
+            thread::yield_now();
+        }
+        station.leave((), 0);
+        while !station.try_work().expect("nobody panics") {
+            thread::yield_now();
+        }
+        let first = worked.recv_timeout(patience).expect("this thread works");
+        let again = worked.recv_timeout(patience).expect("its own thread does not oversleep");
+        assert!(again >= first + Duration::from_millis(20));
+        station.shut();
+        own.join().expect("it ends");
     }
 
     #[test]
