@@ -16,7 +16,10 @@ use treepie::Options as EngineOptions;
 use treepie_raft::{
     Node as RaftNode, NodeError, NodeOptions as RaftOptions,
     ids::{ClusterId, NodeId},
-    service::{Client, ClientOptions, Replicated, Server, ServerOptions, message::Admin},
+    service::{
+        Client, ClientOptions, Replicated, Server, ServerOptions,
+        message::{Admin, Member},
+    },
     transport::{Identity, Security},
 };
 
@@ -29,6 +32,9 @@ use crate::{
 
 /// How long it may take until a cluster of one has elected its node, and has written that down.
 const FOUNDING_MAX: Duration = Duration::from_secs(60);
+/// How often a node that comes back asks where the others are, and how long it looks for a leader there.
+const LOOKS_MAX: u32 = 10;
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a node is told.
 pub struct NodeOptions {
@@ -196,6 +202,21 @@ fn new_database(options: &NodeOptions) -> Result<EngineOptions> {
     }
 }
 
+/// Tells a node where others have moved while it was away. Who is asked may itself hear of that a little
+/// later, so it is asked again while nobody is found who leads.
+fn look_for_leader(node: &RaftNode, client: &Client, mut members: Vec<Member>) {
+    for _ in 0..LOOKS_MAX {
+        for member in &members {
+            node.look_for(member.node, &member.address);
+        }
+        if node.wait_for_leader(LOOK_INTERVAL) {
+            return;
+        }
+        let Ok(newer) = client.members() else { return };
+        members = newer;
+    }
+}
+
 /// Starts a node beside others. One without a database gets all pages from a member; one that is no
 /// member asks the leader to be added as a learner.
 fn with_peers(options: &NodeOptions, raft: RaftOptions, clients: &str) -> Result<RaftNode> {
@@ -215,10 +236,7 @@ fn with_peers(options: &NodeOptions, raft: RaftOptions, clients: &str) -> Result
     let is_member = members.iter().any(|member| member.node == id);
     let node = if is_there {
         let node = alone(options, raft, Some(status.cluster))?;
-        // They may have moved while this one was away.
-        for member in &members {
-            node.look_for(member.node, &member.address);
-        }
+        look_for_leader(&node, &client, members);
         node
     } else if is_member {
         let what =
